@@ -1,0 +1,10 @@
+"""The methods by name, each a composition of the axes in `hf_mixup.mixing`, one paper a file."""
+
+from hf_mixup.methods.amplify import AMPLIFY, AMPLIFY_CODE
+from hf_mixup.methods.method import Method, Paper
+from hf_mixup.methods.mixup import Mixup
+from hf_mixup.methods.none import NONE
+
+METHODS: dict[str, Method] = {method.name: method for method in (NONE, AMPLIFY, AMPLIFY_CODE)}
+
+__all__ = ["METHODS", "Method", "Mixup", "Paper"]

@@ -1,0 +1,18 @@
+"""The mathematics of mixing: pure tensor functions and small dataclasses, without transformers."""
+
+from hf_mixup.mixing.objectives import Objective, infer_problem_type, weighted_mean
+from hf_mixup.mixing.plan import PairPlan, StepKey, mix
+from hf_mixup.mixing.ratios import Ratio
+from hf_mixup.mixing.targets import balanced_class_weights, mix_targets
+
+__all__ = [
+    "Objective",
+    "PairPlan",
+    "Ratio",
+    "StepKey",
+    "balanced_class_weights",
+    "infer_problem_type",
+    "mix",
+    "mix_targets",
+    "weighted_mean",
+]

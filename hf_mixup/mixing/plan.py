@@ -1,0 +1,201 @@
+"""What one step mixes, where and how much: plans are data, made once per micro-batch and only read afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SITES = ("embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
+LAYER_SITES = ("hidden", "attention", "attention_block")
+TOKEN_SITES = ("embeddings", *LAYER_SITES)
+ATTENTION_MASKS = ("own", "union", "intersection")
+
+
+class StepKey(NamedTuple):
+    """Names one micro-batch of one training run; everything random about its mixing follows from it.
+
+    Args:
+        seed: the run's seed, >= 0.
+        rank: the process, so that processes draw differently.
+        step: the optimizer step (`TrainerState.global_step`).
+        micro: the micro-batch within the step, 0 without gradient accumulation.
+
+    Example:
+        >>> StepKey(seed=42, rank=0, step=7).generator().integers(10, size=3).tolist()
+        [1, 2, 4]
+    """
+
+    seed: int
+    rank: int = 0
+    step: int = 0
+    micro: int = 0
+
+    def generator(self) -> np.random.Generator:
+        """A fresh generator: the same key always draws the same numbers, whatever was drawn before."""
+        return np.random.default_rng([self.seed, self.rank, self.step, self.micro])
+
+
+@dataclass(frozen=True, eq=False)
+class PairPlan:
+    r"""Row `i` of the batch is mixed with row `partner[i]`: $\tilde h_i = w_i h_i + (1 - w_i) h_{partner(i)}$.
+
+    Args:
+        partner: `[batch]` int64, a permutation of the rows; features and labels both read it.
+        site: where to mix. `"embeddings"` (output of the embedding module), `"hidden"` (output of block k, 0 being the
+            embedding output), `"attention"` (self-attention output), `"attention_block"` (after its dense, dropout,
+            residual and LayerNorm), `"pooled"` (what the last linear layer reads) or `"logits"`.
+        weight: the own row's share $w$ in [0, 1], floating point: a scalar `[]`, `[batch, 1, 1]` per row,
+            `[batch, length, 1]` per token or `[batch, 1, hidden]` per feature.
+        layers: for the sites `hidden` (0..N), `attention` and `attention_block` (1..N): the blocks to mix in, counted
+            as in `output_hidden_states` (0 is the embedding output, k is block k).
+        label_weight: `[batch]`, the own label's share in the loss. Default: `weight`, where that is one number per
+            row or per batch.
+        attention_mask: the positions that attention sees once rows are mixed: the row's `"own"`, the `"union"` of
+            both rows', or their `"intersection"`.
+        inverse: `[batch]`, the inverse permutation (the backward pass gathers with it); computed if not given.
+
+    Raises:
+        ValueError: unknown site or mask policy, layers missing or not fitting the site, wrong shapes.
+
+    Example:
+        >>> plan = PairPlan(partner=torch.tensor([1, 0]), weight=torch.tensor(0.75), site="pooled")
+        >>> plan.mix(torch.tensor([[0.0], [4.0]]), "pooled")
+        tensor([[1.],
+                [3.]])
+    """
+
+    partner: Tensor
+    weight: Tensor
+    site: str
+    layers: tuple[int, ...] = ()
+    label_weight: Tensor | None = None
+    attention_mask: str = "own"
+    inverse: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.partner.shape[0] if self.partner.ndim == 1 else -1
+        if rows < 1 or self.partner.dtype != torch.int64:
+            raise ValueError(
+                f"partner must be an int64 tensor [batch], got {self.partner.dtype} {list(self.partner.shape)}."
+            )
+        _check_choice("site", self.site, SITES)
+        _check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
+        if self.site == "embeddings" and not self.layers:
+            object.__setattr__(self, "layers", (0,))
+        if (self.site in TOKEN_SITES) != bool(self.layers):
+            raise ValueError(
+                f"layers={self.layers} does not fit site={self.site!r}: {', '.join(LAYER_SITES)} need at least one "
+                "layer, the other sites take none."
+            )
+        shape = tuple(self.weight.shape)
+        per_row = shape in ((), (rows, 1, 1))
+        fits_site = self.site in TOKEN_SITES or shape[1:2] in ((), (1,))
+        if not per_row and not (fits_site and len(shape) == 3 and shape[0] == rows and 1 in shape[1:]):
+            raise ValueError(
+                f"weight of shape {list(shape)} does not fit site={self.site!r} with {rows} rows: allowed are [], "
+                "[batch, 1, 1], [batch, 1, hidden] and, where there are tokens, [batch, length, 1]."
+            )
+        if self.label_weight is None:
+            if not per_row:
+                raise ValueError("label_weight must be given when weight is per token or per feature.")
+            object.__setattr__(self, "label_weight", self.weight.reshape(-1).expand(rows))
+        elif tuple(self.label_weight.shape) != (rows,):
+            raise ValueError(f"label_weight must have shape [{rows}], got {list(self.label_weight.shape)}.")
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", torch.argsort(self.partner))
+
+    def to(self, device: torch.device | str) -> PairPlan:
+        """The same plan on another device."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("partner", "weight", "label_weight", "inverse")
+        }
+        return replace(self, **moved)
+
+    def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
+        """`states` mixed with their partners' if this plan mixes `site` at `layer`, else `states` itself.
+
+        Args:
+            states: `[batch, length, hidden]`, or `[batch, features]` for the sites `pooled` and `logits`.
+            site: the site this call stands at.
+            layer: the block this call stands in, for the sites that have layers.
+        """
+        if site != self.site or (self.layers and layer not in self.layers):
+            return states
+        weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
+        return mix(states, self.partner, weight, self.inverse)
+
+    def mix_mask(self, mask: Tensor | None, layer: int) -> Tensor | None:
+        """The attention mask of block `layer`, which sees mixed rows if something was mixed before its attention.
+
+        Args:
+            mask: `[batch, ...]` of bool or int (nonzero = visible), or of floats to be added (0 = visible); None when
+                nothing is hidden.
+            layer: the block whose attention asks, 1..N.
+        """
+        if mask is None or self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
+            return mask
+        partners = mask.index_select(0, self.partner)
+        union = self.attention_mask == "union"
+        if mask.is_floating_point():
+            return torch.maximum(mask, partners) if union else torch.minimum(mask, partners)
+        return mask | partners if union else mask & partners
+
+
+def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None = None) -> Tensor:
+    r"""$w_i x_i + (1 - w_i) x_{partner(i)}$ in one pass over memory.
+
+    Forward and backward are a gather and an in-place lerp: deterministic, without scatter-add, and nothing of the size
+    of `states` is kept for the backward pass.
+
+    Args:
+        states: `[batch, ...]`, floating point.
+        partner: `[batch]` int64, a permutation of the rows.
+        weight: the own row's share, `[]` or broadcastable to `states`; may itself require a gradient.
+        inverse: `[batch]`, the inverse permutation; computed if not given.
+
+    Returns:
+        A new tensor of the shape and dtype of `states`.
+
+    Example:
+        >>> mix(torch.tensor([1.0, 3.0]), torch.tensor([1, 0]), torch.tensor(0.25))
+        tensor([2.5000, 1.5000])
+    """
+    if weight.requires_grad:
+        return weight * states + (1 - weight) * states.index_select(0, partner)
+    if inverse is None:
+        inverse = torch.argsort(partner)
+    return _Mix.apply(states, partner, inverse, weight)
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, partner, inverse, weight):
+        ctx.save_for_backward(inverse, weight)
+        return _lerp_(states.index_select(0, partner), states, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        inverse, weight = ctx.saved_tensors
+        theirs = gradient.index_select(0, inverse)
+        if weight.ndim == 0:
+            return _lerp_(theirs, gradient, weight), None, None, None
+        # Row j received (1 - w) of the row that it was the partner of: that row's weight, not its own.
+        own, lent = weight * gradient, (1 - weight.index_select(0, inverse)) * theirs
+        return (own + lent).to(gradient.dtype), None, None, None
+
+
+def _lerp_(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """`start += weight * (end - start)`. A half-precision row is mixed with the float32 weight: 0.999 stays 0.999."""
+    if weight.ndim == 0 or weight.dtype == start.dtype:
+        return start.lerp_(end, weight)
+    return start.copy_(torch.lerp(start.to(weight.dtype), end.to(weight.dtype), weight))
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")

@@ -1,0 +1,44 @@
+"""What the mixed label is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
+
+
+def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tensor:
+    r"""$\tilde y_i = \lambda_i y_i + (1 - \lambda_i) y_{partner(i)}$, for losses that are not linear in the target.
+
+    Args:
+        targets: `[batch]` or `[batch, targets]`, floating point.
+        partner: `[batch]` int64.
+        label_weight: `[batch]`, the own target's share.
+
+    Example:
+        >>> mix_targets(torch.tensor([0.0, 4.0]), torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
+        tensor([1., 3.])
+    """
+    share = label_weight.to(targets.dtype).reshape(-1, *[1] * (targets.ndim - 1))
+    return share * targets + (1 - share) * targets[partner]
+
+
+def balanced_class_weights(labels: Sequence[int], num_labels: int) -> list[float]:
+    """scikit-learn's "balanced" weights, $n / (C_{present} \\cdot n_c)$; a class without rows gets 1.
+
+    Args:
+        labels: class ids of the training rows; -100 (no label) is left out.
+        num_labels: the number of classes of the model.
+
+    Example:
+        >>> balanced_class_weights([0, 0, 0, 1], num_labels=3)
+        [0.6666666666666666, 2.0, 1.0]
+    """
+    labels = np.asarray(labels)
+    labels = labels[labels != -100]
+    weights = np.ones(num_labels)
+    present = np.unique(labels)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return weights.tolist()

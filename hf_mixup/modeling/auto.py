@@ -1,0 +1,75 @@
+"""The mixup class that fits a checkpoint or a config."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_mixup.modeling.bert import MixupBertForSequenceClassification
+from hf_mixup.modeling.distilbert import MixupDistilBertForSequenceClassification
+from hf_mixup.modeling.roberta import MixupRobertaForSequenceClassification
+from hf_mixup.modeling.sequence_classification import MixupModel
+
+MODELS: dict[str, type[MixupModel]] = {
+    "bert": MixupBertForSequenceClassification,
+    "distilbert": MixupDistilBertForSequenceClassification,
+    "roberta": MixupRobertaForSequenceClassification,
+}
+
+HUB_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+)
+
+
+class AutoMixupModelForSequenceClassification:
+    """Picks the mixup class by the `model_type` of the config, as `AutoModelForSequenceClassification` does.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> config = BertConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8)
+        >>> type(AutoMixupModelForSequenceClassification.from_config(config)).__name__
+        'MixupBertForSequenceClassification'
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("Use AutoMixupModelForSequenceClassification.from_pretrained(...) or .from_config(...).")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> MixupModel:
+        """The checkpoint, with the arguments of `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: the model's family has no mixup class.
+        """
+        config = kwargs.get("config")
+        if not isinstance(config, PreTrainedConfig):
+            hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            config = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **hub_options)
+        return _model_class(config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig) -> MixupModel:
+        """A model with random weights.
+
+        Raises:
+            ValueError: the config's family has no mixup class.
+        """
+        return _model_class(config)(config)
+
+
+def _model_class(config: PreTrainedConfig) -> type[MixupModel]:
+    if config.model_type not in MODELS:
+        raise ValueError(
+            f"The model family {config.model_type!r} has no mixup class: supported are {', '.join(sorted(MODELS))}; "
+            "other families train with mixup_method='none' and their own class."
+        )
+    return MODELS[config.model_type]

@@ -1,0 +1,119 @@
+"""RoBERTa with mixup in the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaLayer, RobertaSelfAttention
+from transformers.utils import can_return_tuple
+
+from hf_mixup.mixing.plan import PairPlan
+from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
+
+
+class MixupRobertaSelfAttention(RobertaSelfAttention):
+    """Self-attention whose output, the concatenated heads, is mixed (site `attention`)."""
+
+    mixup_layer: int
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        mixup: PairPlan | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        if mixup is None:
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
+        attention_mask = mixup.mix_mask(attention_mask, self.mixup_layer)
+        attn_output, attn_weights = super().forward(hidden_states, attention_mask, *args, **kwargs)
+        return mixup.mix(attn_output, "attention", self.mixup_layer), attn_weights
+
+
+class MixupRobertaAttention(RobertaAttention):
+    """Self-attention, dense, dropout, residual and LayerNorm, whose output is mixed (site `attention_block`)."""
+
+    mixup_layer: int
+
+    def forward(
+        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if mixup is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        attention_output, attn_weights = super().forward(hidden_states, *args, mixup=mixup, **kwargs)
+        return mixup.mix(attention_output, "attention_block", self.mixup_layer), attn_weights
+
+
+class MixupRobertaLayer(RobertaLayer):
+    """A block whose output is mixed (site `hidden`); the first block also mixes its input, the embeddings."""
+
+    mixup_layer: int
+
+    def forward(self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any) -> Tensor:
+        if mixup is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        if self.mixup_layer == 1:
+            hidden_states = mixup.mix(hidden_states, "embeddings")
+            hidden_states = mixup.mix(hidden_states, "hidden", 0)
+        hidden_states = super().forward(hidden_states, *args, mixup=mixup, **kwargs)
+        return mixup.mix(hidden_states, "hidden", self.mixup_layer)
+
+
+class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassification):
+    """`RobertaForSequenceClassification` that mixes in its own forward pass when it is given a plan.
+
+    Example:
+        >>> model = MixupRobertaForSequenceClassification.from_pretrained("FOLDER", num_labels=3)  # doctest: +SKIP
+        >>> model(**inputs, mixup=plan).logits.shape  # doctest: +SKIP
+        torch.Size([8, 3])
+    """
+
+    parent_class = RobertaForSequenceClassification
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self._swap_classes(
+            self.roberta.encoder.layer,
+            {
+                RobertaSelfAttention: MixupRobertaSelfAttention,
+                RobertaAttention: MixupRobertaAttention,
+                RobertaLayer: MixupRobertaLayer,
+            },
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        mixup: PairPlan | None = None,
+        **kwargs: Any,
+    ) -> MixupSequenceClassifierOutput:
+        """The parent's forward pass, or a mixed one.
+
+        Args:
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as in the parent class.
+            labels: as in the parent class; not together with a plan.
+            mixup: what to mix; None makes this the parent's forward pass.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        if mixup is None:
+            return super().forward(**inputs, labels=labels, **kwargs)
+        outputs = self.roberta(**inputs, return_dict=True, mixup=mixup, **kwargs)
+        head = self.classifier
+        pooled = torch.tanh(head.dense(head.dropout(outputs.last_hidden_state[:, 0])))
+        return mixed_output(outputs, head.dropout(pooled), head.out_proj, labels, mixup)

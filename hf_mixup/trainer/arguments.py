@@ -1,0 +1,128 @@
+"""The options of mixup as flat training arguments: command line, YAML and hyperparameter search reach them all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from transformers import TrainingArguments
+
+from hf_mixup.methods import METHODS, Method
+
+
+@dataclass
+class MixupTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the options of mixup; their defaults are those of the chosen method's paper.
+
+    Args:
+        mixup_method: the method, by name (see `hf_mixup.methods.METHODS`); `none` is plain fine-tuning.
+        mixup_alpha: parameter of Beta(alpha, alpha), > 0.
+        mixup_draws: draws of which the largest is taken, for `max-of-n`, >= 1.
+        mixup_lambda: the own row's share, in [0, 1], for `constant`.
+        mixup_ratio: the distribution of lambda: `beta`, `beta-max`, `max-of-n` or `constant`.
+        mixup_per_sample: whether every row draws its own lambda.
+        mixup_layers: `all`, or blocks such as `4` or `4,8`.
+        mixup_site: `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
+        mixup_prob: the share of batches that are mixed, in [0, 1].
+        mixup_attention_mask: what attention sees of mixed rows: `own`, `union` or `intersection`.
+        class_weights: `balanced`, or one weight a class such as `1,2.5`.
+
+    Raises:
+        ValueError: a value that is not allowed, or an option without meaning for the chosen method.
+
+    Example:
+        >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify", mixup_layers="4,8")
+        >>> args.mixup().layers
+        (4, 8)
+    """
+
+    mixup_method: str = field(
+        default="none", metadata={"help": "The mixup method: " + ", ".join(METHODS) + ". 'none' is plain fine-tuning."}
+    )
+    mixup_alpha: float | None = field(
+        default=None, metadata={"help": "Parameter of Beta(alpha, alpha), > 0. Default: the method's."}
+    )
+    mixup_draws: int | None = field(
+        default=None, metadata={"help": "For max-of-n: the number of draws of lambda, >= 1. Default: the method's."}
+    )
+    mixup_lambda: float | None = field(
+        default=None, metadata={"help": "For --mixup_ratio constant: the own row's share, from 0 to 1."}
+    )
+    mixup_ratio: str | None = field(
+        default=None,
+        metadata={"help": "How lambda is drawn: beta, beta-max, max-of-n or constant. Default: the method's."},
+    )
+    mixup_per_sample: bool | None = field(
+        default=None, metadata={"help": "Whether every row draws its own lambda. Default: the method's."}
+    )
+    mixup_layers: str | None = field(
+        default=None,
+        metadata={
+            "help": "The blocks to mix in: all, or numbers such as 4 or 4,8; block k is hidden state k, 0 the "
+            "embeddings. Default: the method's."
+        },
+    )
+    mixup_site: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where to mix: embeddings, hidden, attention, attention_block, pooled or logits. "
+            "Default: the method's."
+        },
+    )
+    mixup_prob: float | None = field(
+        default=None, metadata={"help": "The share of batches that are mixed, from 0 to 1. Default: the method's."}
+    )
+    mixup_attention_mask: str | None = field(
+        default=None,
+        metadata={"help": "What attention sees of mixed rows: own, union or intersection. Default: the method's."},
+    )
+    class_weights: str | None = field(
+        default=None,
+        metadata={"help": "Weights of the classes in the training loss: balanced, or one number a class: 1,2.5."},
+    )
+
+    def __post_init__(self) -> None:
+        self.mixup()
+        self.parse_class_weights()
+        super().__post_init__()
+
+    def mixup(self) -> Method:
+        """The chosen method with the options that were given. Read anew at every step, so that options may change."""
+        if self.mixup_method not in METHODS:
+            raise ValueError(
+                f"mixup_method={self.mixup_method!r} is unknown{nearest(self.mixup_method, METHODS)}: "
+                f"choose one of {', '.join(METHODS)}."
+            )
+        return METHODS[self.mixup_method].with_options(
+            alpha=self.mixup_alpha,
+            draws=self.mixup_draws,
+            lam=self.mixup_lambda,
+            ratio=self.mixup_ratio,
+            per_sample=self.mixup_per_sample,
+            layers=self.mixup_layers,
+            site=self.mixup_site,
+            prob=self.mixup_prob,
+            attention_mask=self.mixup_attention_mask,
+        )
+
+    def parse_class_weights(self) -> str | list[float] | None:
+        """`class_weights` as `"balanced"`, a list of positive numbers, or None."""
+        given = self.class_weights
+        if given is None or given == "balanced":
+            return given
+        try:
+            weights = [float(part) for part in (given.strip("[] ").split(",") if isinstance(given, str) else given)]
+        except (TypeError, ValueError):
+            weights = []
+        if not weights or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(
+                f"class_weights={given!r} is not allowed: give balanced, or one number above 0 for each class: 1,2.5."
+            )
+        return weights
+
+
+def nearest(given: str, allowed: dict | list) -> str:
+    """`" (did you mean 'x'?)"`, or nothing if no allowed name is near."""
+    matches = get_close_matches(str(given), list(allowed), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,329 @@
+"""Trainer with mixup: draws the plans, computes the loss of mixed batches, reports what was mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
+
+from hf_mixup.methods import Mixup
+from hf_mixup.mixing import (
+    Objective,
+    PairPlan,
+    StepKey,
+    balanced_class_weights,
+    infer_problem_type,
+    weighted_mean,
+)
+from hf_mixup.modeling import MixupModel
+from hf_mixup.trainer.arguments import MixupTrainingArguments
+
+PLAN = "mixup"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the gradient became NaN or infinite; the weights of the step before are kept."""
+
+
+class MixupTrainerMixin:
+    """Mixup for a `Trainer` subclass: put it before that class in the bases.
+
+    While training it owns `compute_loss`: a loss of your own goes in as `compute_loss_func(outputs, labels,
+    num_items_in_batch)`, which is then called for the own and for the partners' labels. Evaluation and prediction
+    never mix and stay those of the class it is put before.
+
+    Differs from `Trainer` on purpose: the loss is the mean over all labelled rows of the accumulated batches of all
+    processes, where transformers' heads for BERT, RoBERTa and DistilBERT give gradients too large by the accumulation
+    factor; and a NaN or infinite loss or gradient stops the run before the optimizer step.
+
+    Logged with the loss, since the last log: `mixup_lambda`, the mean label weight of the own row over all batches;
+    `mixup_applied`, the share of batches that were mixed; `mixup_loss`, the mean loss of these.
+
+    Raises:
+        TypeError: the arguments are not `MixupTrainingArguments`.
+        ValueError: the model cannot mix, or the options do not fit it.
+
+    Example:
+        >>> class MyMixupTrainer(MixupTrainerMixin, MyTrainer): ...  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, model: Any = None, args: MixupTrainingArguments | None = None, *rest: Any, **kwargs: Any
+    ) -> None:
+        if args is None:
+            args = MixupTrainingArguments()
+        if not isinstance(args, MixupTrainingArguments):
+            raise TypeError(
+                f"MixupTrainer needs MixupTrainingArguments, got {type(args).__name__}: "
+                "build your arguments with hf_mixup.MixupTrainingArguments, which takes the same options and more."
+            )
+        super().__init__(model, args, *rest, **kwargs)
+        # The heads accept keyword arguments but ignore num_items_in_batch, and Trainer takes the one for the other.
+        self.model_accepts_loss_kwargs = False
+        self._mixup: Mixup | None = None
+        self._objective: Objective | None = None
+        self._non_finite = torch.zeros((), device=self.args.device)
+        self._mixup_log = _MixupLog()
+        self._current_mixup()
+        if self.args.parse_class_weights() is not None:
+            if self.compute_loss_func is not None:
+                raise ValueError(
+                    "class_weights have no effect on a compute_loss_func of your own: weigh the classes there."
+                )
+            self._class_weights()
+
+    # ---- Plans ----
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; refuses to mix under `DataParallel`, which would cut partners off from their rows."""
+        if self.args.n_gpu > 1 and self.args.mixup().site is not None:
+            raise ValueError(
+                f"Mixing cannot train under DataParallel (one process, {self.args.n_gpu} GPUs): start one process for "
+                f"each GPU with `torchrun --nproc_per_node {self.args.n_gpu} YOUR_SCRIPT ...` or "
+                "`accelerate launch YOUR_SCRIPT ...`, or show it one GPU with CUDA_VISIBLE_DEVICES=0."
+            )
+        self._mixup_log = _MixupLog()
+        return super().train(*args, **kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        """The batches of one optimizer step, each with its plan, and the weight of all their rows together."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        mixup = self._current_mixup()
+        planned = []
+        for micro, batch in enumerate(batches):
+            if "labels" not in batch:
+                raise ValueError(
+                    f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
+                )
+            key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
+            plan = mixup.plan(batch, batch["labels"], key)
+            planned.append({**batch, PLAN: None if plan is None else plan.to(batch["labels"].device)})
+        if self.compute_loss_func is None and planned:
+            num_items = self._group_weight(planned)
+        return planned, num_items
+
+    def _current_mixup(self) -> Mixup:
+        """The method of the arguments as they stand now: hyperparameter search changes them between trials."""
+        method = self.args.mixup()
+        if self._mixup is None or self._mixup.method != method:
+            mixup_model = next((module for module in self.model.modules() if isinstance(module, MixupModel)), None)
+            if method.site is not None and mixup_model is None:
+                raise ValueError(
+                    f"mixup_method={method.name!r} cannot train a {type(self.model).__name__}, which does not mix: "
+                    "load the model with AutoMixupModelForSequenceClassification, or choose mixup_method='none'."
+                )
+            self._mixup = Mixup(method, self._config().num_hidden_layers)
+        if self._mixup.method.site is not None:
+            self._config().mixup = self._mixup.settings()
+        return self._mixup
+
+    # ---- Loss ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The loss of one batch, mixed if its plan says so; outside training, the parent's.
+
+        Args:
+            model: the model, perhaps wrapped.
+            inputs: the model's inputs, `labels` among them; left unchanged.
+            return_outputs: whether to return the model's output too.
+            num_items_in_batch: the weight of all rows of the accumulated group (from `get_batch_samples`).
+        """
+        inputs = dict(inputs)
+        planned = PLAN in inputs
+        plan: PairPlan | None = inputs.pop(PLAN, None)
+        own_loss = planned or self._has_soft_labels(inputs.get("labels"))
+        if not own_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+        if plan is None and self._is_stock_step(inputs["labels"]):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
+        else:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
+            loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch if planned else None)
+        if planned:
+            self._mixup_log.add(loss, outputs.label_weight if plan is not None else None)
+        return (loss, outputs) if return_outputs else loss
+
+    def _reduced_loss(
+        self, outputs: Any, labels: Tensor, plan: PairPlan | None, group_weight: Tensor | None
+    ) -> Tensor:
+        if self.compute_loss_func is not None:
+            return self._custom_loss(outputs, labels, plan, group_weight)
+        partner, label_weight = (None, None) if plan is None else (plan.partner, outputs.label_weight)
+        loss = weighted_mean(*self._objective_for(labels)(outputs.logits, labels, partner, label_weight), group_weight)
+        if group_weight is None:
+            return loss
+        # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
+        return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
+
+    def _custom_loss(self, outputs: Any, labels: Tensor, plan: PairPlan, num_items: Tensor | int | None) -> Tensor:
+        if plan.weight.numel() > 1:
+            raise ValueError(
+                "compute_loss_func returns one number for the batch, but lambda is drawn for every row: "
+                "set mixup_per_sample to false, or leave compute_loss_func out."
+            )
+        share = outputs.label_weight[0]
+        own = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
+        theirs = self.compute_loss_func(outputs, labels.index_select(0, plan.partner), num_items_in_batch=num_items)
+        loss = share * own + (1 - share) * theirs
+        if self.args.average_tokens_across_devices and num_items is not None:
+            loss = loss * self.accelerator.num_processes
+        return loss
+
+    def _is_stock_step(self, labels: Tensor) -> bool:
+        """Whether `Trainer`'s own loss is right for this plain batch; then it is used, to the last bit."""
+        if self.compute_loss_func is not None:
+            return True
+        alone = self.current_gradient_accumulation_steps == 1 and self.args.world_size == 1
+        return alone and self.args.class_weights is None and not self._has_soft_labels(labels)
+
+    def _has_soft_labels(self, labels: Tensor | None) -> bool:
+        return (
+            self.compute_loss_func is None
+            and labels is not None
+            and labels.ndim > 1
+            and labels.is_floating_point()
+            and self._config().problem_type == "single_label_classification"
+        )
+
+    def _objective_for(self, labels: Tensor) -> Objective:
+        config = self._config()
+        if config.problem_type is None:
+            # What the head itself would write into its config on the first batch with labels.
+            config.problem_type = infer_problem_type(config.num_labels, labels)
+        if self._objective is None or self._objective.problem_type != config.problem_type:
+            smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
+            self._objective = Objective(config.problem_type, self._class_weights(), smoothing)
+        return self._objective
+
+    def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor:
+        """The weight of the rows of all accumulated batches on all processes."""
+        objective = self._objective_for(planned[0]["labels"])
+        weights = []
+        for batch in planned:
+            plan = batch[PLAN]
+            partner, label_weight = (None, None) if plan is None else (plan.partner, plan.label_weight)
+            weights.append(objective.weights(batch["labels"], partner, label_weight).sum())
+        total = torch.stack(weights).sum()
+        if self.args.world_size > 1:
+            total = self.accelerator.gather(total.to(self.args.device)).sum()
+        return total
+
+    def _class_weights(self) -> Tensor | None:
+        weights = self.args.parse_class_weights()
+        num_labels = self._config().num_labels
+        if weights is None:
+            return None
+        if weights == "balanced":
+            columns = getattr(self.train_dataset, "column_names", None) or []
+            column = next((name for name in ("labels", "label") if name in columns), None)
+            if column is None:
+                raise ValueError(
+                    "class_weights='balanced' needs a train_dataset (datasets.Dataset) with a column 'label' or "
+                    "'labels': give one, or give the weights as numbers."
+                )
+            weights = balanced_class_weights(self.train_dataset[column], num_labels)
+        if len(weights) != num_labels:
+            raise ValueError(
+                f"class_weights has {len(weights)} numbers, but the model has {num_labels} classes: give one each."
+            )
+        return torch.tensor(weights, dtype=torch.float32)
+
+    def _config(self) -> Any:
+        model = next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
+        return model.config
+
+    # ---- Guard and log ----
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As `Trainer.training_step`; remembers on the device whether a loss was not finite."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        # A sum that meets a NaN or an infinity never becomes 0 again.
+        self._non_finite = self._non_finite + 0 * loss
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        flag = self._non_finite
+        # Under the float16 scaler an infinite gradient is routine: it skips the step and lowers the scale.
+        if getattr(self.accelerator, "scaler", None) is None and grad_norm is not None:
+            flag = flag + 0 * torch.as_tensor(grad_norm, dtype=flag.dtype).to(flag.device)
+        if not torch.isfinite(flag):
+            what = "loss" if not torch.isfinite(self._non_finite) else "gradient"
+            raise NonFiniteLossError(
+                f"The {what} of step {self.state.global_step + 1} is not a finite number (lambda of its last batch: "
+                f"{self._mixup_log.last_lambda():.4g}): training stopped before the weights were changed; try a lower "
+                "learning_rate, a warm-up, or bf16 instead of fp16, and look for broken values among the labels."
+            )
+        return grad_norm
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As `Trainer.log`; adds what was mixed since the last training log."""
+        if "loss" in logs and self.args.mixup_method != "none":
+            logs.update(self._mixup_log.summary(self.accelerator.gather))
+            self._mixup_log = _MixupLog()
+        super().log(logs, *args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As `Trainer.create_model_card`; names the task, which `Trainer` cannot know from a mixup class's name."""
+        if len(args) < 6:
+            kwargs.setdefault("tasks", "text-classification")
+        super().create_model_card(*args, **kwargs)
+
+
+class MixupTrainer(MixupTrainerMixin, Trainer):
+    """`Trainer` with mixup; takes the same arguments, with `MixupTrainingArguments`. See `MixupTrainerMixin`.
+
+    Example:
+        >>> model = AutoMixupModelForSequenceClassification.from_pretrained("FOLDER", num_labels=6)  # doctest: +SKIP
+        >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
+        >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
+    """
+
+
+class _MixupLog:
+    """Sums over the batches since the last log, kept on the device until then."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.mixed = 0
+        self.lambda_sum: Tensor | float = 0.0
+        self.loss_sum: Tensor | float = 0.0
+        self.label_weight: Tensor | None = None
+
+    def add(self, loss: Tensor, label_weight: Tensor | None) -> None:
+        self.batches += 1
+        self.label_weight = label_weight
+        if label_weight is None:
+            self.lambda_sum = self.lambda_sum + 1.0
+        else:
+            self.mixed += 1
+            self.lambda_sum = self.lambda_sum + label_weight.detach().float().mean()
+            self.loss_sum = self.loss_sum + loss.detach()
+
+    def last_lambda(self) -> float:
+        return 1.0 if self.label_weight is None else self.label_weight.float().mean().item()
+
+    def summary(self, gather: Any) -> dict[str, float]:
+        """The means over the batches of all processes."""
+        device = self.loss_sum.device if isinstance(self.loss_sum, Tensor) else None
+        sums = [self.batches, self.mixed, float(self.lambda_sum), float(self.loss_sum)]
+        batches, mixed, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
+        if not batches:
+            return {}
+        summary = {"mixup_lambda": lambda_sum / batches, "mixup_applied": mixed / batches}
+        if mixed:
+            summary["mixup_loss"] = loss_sum / mixed
+        return summary

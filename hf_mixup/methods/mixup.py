@@ -41,13 +41,12 @@ class Mixup:
     def settings(self) -> dict[str, Any]:
         """How this mixes, as plain data for a config or a model card."""
         method = self.method
-        ratio = {name: value for name, value in asdict(method.ratio).items() if value is not None} if method.ratio else {}
+        ratio = {} if method.ratio is None else asdict(method.ratio)
         return {
             "method": method.name,
             "site": method.site,
             "layers": list(self.layers),
-            "ratio": ratio.pop("kind", None),
-            **ratio,
+            "ratio": {name: value for name, value in ratio.items() if value is not None},
             "partner": method.partner,
             "per_sample": method.per_sample,
             "prob": method.prob,

@@ -1,0 +1,135 @@
+"""The methods' settings, options and draws."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_mixup.methods import METHODS, Mixup
+from hf_mixup.methods.method import parse_layers
+from hf_mixup.mixing import StepKey
+
+LABELS = torch.arange(8)
+
+
+def plans(method, count=2000, labels=LABELS, **options):
+    mixup = Mixup(METHODS[method].with_options(**options), num_layers=12)
+    return [mixup.plan({}, labels, StepKey(seed=1, step=step)) for step in range(count)]
+
+
+def test_amplify_is_the_papers():
+    amplify = METHODS["amplify"]
+    assert (amplify.site, amplify.layers, amplify.partner, amplify.attention_mask) == (
+        "attention",
+        "all",
+        "random",
+        "own",
+    )
+    assert (amplify.ratio.kind, amplify.ratio.draws, amplify.ratio.alpha) == ("max-of-n", 5, 0.1)
+    assert "2309.12689" in amplify.paper.url
+    assert METHODS["amplify-code"].site == "attention_block"
+    assert amplify.resolve_layers(12) == tuple(range(1, 13))
+    for layer in (4, 8, 12):
+        assert amplify.with_options(layers=str(layer)).resolve_layers(12) == (layer,)
+
+
+def test_the_draw_of_a_key_is_numpys():
+    plan = plans("amplify", count=1, alpha=1.0)[0]
+    generator = np.random.default_rng([1, 0, 0, 0])
+    generator.random()
+    partner = generator.permutation(8)
+    lam = generator.beta(1.0, 1.0, (1, 5)).max().astype(np.float32)
+    assert plan.partner.tolist() == partner.tolist()
+    assert plan.weight.item() == lam and plan.label_weight.tolist() == [lam] * 8
+
+
+def test_a_step_that_would_mix_nothing_is_a_plain_step():
+    share = sum(plan is None for plan in plans("amplify")) / 2000
+    assert share == pytest.approx(0.37, abs=0.03)
+    assert plans("none", count=3) == [None] * 3
+    assert all(plan is None for plan in plans("amplify", count=20, labels=torch.tensor([1]), alpha=1.0))
+    assert all(plan is None for plan in plans("amplify", count=20, ratio="constant", lam=1.0))
+    # A permutation of two rows is the identity half of the time.
+    two = plans("amplify", labels=torch.tensor([0, 1]), ratio="constant", lam=0.5)
+    assert sum(plan is None for plan in two) / 2000 == pytest.approx(0.5, abs=0.04)
+    assert all(plan is None or plan.partner.tolist() == [1, 0] for plan in two)
+
+
+def test_one_ratio_per_row():
+    plan = next(plan for plan in plans("amplify", count=5, per_sample=True, alpha=1.0))
+    assert plan.weight.shape == (8, 1, 1) and len(set(plan.label_weight.tolist())) == 8
+    assert torch.equal(plan.weight.flatten(), plan.label_weight)
+
+
+def test_the_coin_decides_for_a_batch_and_moves_nothing_else():
+    always = plans("amplify", ratio="beta", alpha=1.0)
+    sometimes = plans("amplify", ratio="beta", alpha=1.0, prob=0.3)
+    kept = [(a, s) for a, s in zip(always, sometimes, strict=True) if s is not None]
+    assert len(kept) / 2000 == pytest.approx(0.3, abs=0.03)
+    assert all(torch.equal(a.weight, s.weight) and torch.equal(a.partner, s.partner) for a, s in kept)
+    assert all(plan is None for plan in plans("amplify", count=20, ratio="beta", alpha=1.0, prob=0.0))
+
+
+def test_processes_and_micro_batches_draw_differently():
+    mixup = Mixup(METHODS["amplify"].with_options(ratio="beta", alpha=1.0), num_layers=2)
+    keys = [StepKey(1, rank, step, micro) for rank in (0, 1) for step in (0, 1) for micro in (0, 1)]
+    drawn = [mixup.plan({}, LABELS, key) for key in keys]
+    assert len({plan.weight.item() for plan in drawn}) == len(keys)
+    again = [mixup.plan({}, LABELS, key) for key in reversed(keys)][::-1]
+    pairs = zip(drawn, again, strict=True)
+    assert all(torch.equal(a.weight, b.weight) and torch.equal(a.partner, b.partner) for a, b in pairs)
+
+
+def test_another_ratio_keeps_the_parameters_that_it_uses():
+    amplify = METHODS["amplify"]
+    assert amplify.with_options(ratio="beta-max").ratio.alpha == 0.1
+    assert amplify.with_options(ratio="beta-max").ratio.draws is None
+    assert amplify.with_options(draws=9).ratio.draws == 9
+    assert amplify.with_options(ratio="constant", lam=0.8).ratio.alpha is None
+
+
+def test_another_site_takes_its_own_layers():
+    amplify = METHODS["amplify"]
+    assert amplify.with_options(site="hidden").resolve_layers(2) == (0, 1, 2)
+    assert amplify.with_options(site="hidden", layers=[0]).resolve_layers(2) == (0,)
+    assert amplify.with_options(site="pooled").resolve_layers(2) == ()
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [("all", "all"), ("4", (4,)), (4, (4,)), ("8, 4", (4, 8)), ([1, 1], (1,)), ((2,), (2,))]
+)
+def test_layers_are_read(layers, expected):
+    assert parse_layers(layers) == expected
+
+
+@pytest.mark.parametrize("layers", ["", "every", "1,x", "-1", [], "1.5", [None]])
+def test_layers_that_are_none(layers):
+    with pytest.raises(ValueError, match="give 'all' or block numbers such as 4 or 4,8"):
+        parse_layers(layers)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("none", {"alpha": 0.1}, "mixup_method='none' does not mix"),
+        ("none", {"layers": "1"}, "mixup_method='none' does not mix"),
+        ("amplify", {"site": "attentions"}, "mixup_site='attentions' is unknown: choose one of embeddings, hidden"),
+        ("amplify", {"site": "pooled", "layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='pooled'"),
+        ("amplify", {"site": "pooled", "attention_mask": "union"}, "has no meaning at mixup_site='pooled'"),
+        ("amplify", {"attention_mask": "all"}, "mixup_attention_mask='all' is unknown"),
+        ("amplify", {"prob": 1.1}, "mixup_prob=1.1 is not allowed"),
+        ("amplify", {"alpha": 0}, "mixup_alpha=0 is not allowed"),
+        ("amplify", {"lam": 0.5}, "mixup_lambda=0.5 is not used by mixup_ratio='max-of-n'"),
+        ("amplify", {"ratio": "normal"}, "mixup_ratio='normal' is unknown"),
+    ],
+)
+def test_options_without_meaning_are_refused(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS[method].with_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("site", "layer", "first"), [("attention", 13, 1), ("attention_block", 0, 1), ("hidden", 13, 0)]
+)
+def test_a_block_that_the_model_does_not_have(site, layer, first):
+    with pytest.raises(ValueError, match=f"it has 12 blocks, so mixup_site='{site}' allows {first} to 12"):
+        METHODS["amplify"].with_options(site=site, layers=layer).resolve_layers(12)

@@ -1,0 +1,162 @@
+"""Plans, keys and the mix itself."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_mixup.mixing import PairPlan, StepKey, mix
+
+SHAPES = {
+    "scalar": lambda rows, length, width: (),
+    "row": lambda rows, length, width: (rows, 1, 1),
+    "token": lambda rows, length, width: (rows, length, 1),
+    "feature": lambda rows, length, width: (rows, 1, width),
+}
+
+
+@st.composite
+def cases(draw):
+    rows, length, width = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(sorted(SHAPES)))
+    states = torch.from_numpy(generator.normal(size=(rows, length, width)))
+    weight = torch.from_numpy(np.asarray(generator.random(SHAPES[kind](rows, length, width))))
+    return states, torch.from_numpy(generator.permutation(rows)), weight
+
+
+def loop(states, partner, weight):
+    full = weight.expand(states.shape)
+    mixed = torch.empty_like(states)
+    for i in range(states.shape[0]):
+        for t in range(states.shape[1]):
+            for f in range(states.shape[2]):
+                w = full[i, t, f]
+                mixed[i, t, f] = w * states[i, t, f] + (1 - w) * states[partner[i], t, f]
+    return mixed
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_mix_equals_a_loop_forward_and_backward(case):
+    states, partner, weight = case
+    torch.testing.assert_close(mix(states, partner, weight), loop(states, partner, weight), atol=1e-12, rtol=1e-12)
+    one, two = states.clone().requires_grad_(), states.clone().requires_grad_()
+    upstream = torch.from_numpy(np.random.default_rng(0).normal(size=states.shape))
+    mix(one, partner, weight).backward(upstream)
+    loop(two, partner, weight).backward(upstream)
+    torch.testing.assert_close(one.grad, two.grad, atol=1e-12, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_every_mixed_row_is_a_convex_combination(case):
+    states, partner, weight = case
+    mixed, theirs = mix(states, partner, weight), states[partner]
+    assert (mixed >= torch.minimum(states, theirs) - 1e-12).all()
+    assert (mixed <= torch.maximum(states, theirs) + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases())
+def test_permuting_the_batch_and_the_plan_permutes_the_result(case):
+    states, partner, weight = case
+    order = torch.randperm(len(partner))
+    position = torch.argsort(order)
+    moved = mix(states[order], position[partner[order]], weight[order] if weight.ndim else weight)
+    torch.testing.assert_close(moved, mix(states, partner, weight)[order], atol=1e-12, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(cases())
+def test_weight_one_is_the_identity_and_weight_zero_the_partner(case):
+    states, partner, _ = case
+    assert torch.equal(mix(states, partner, torch.tensor(1.0, dtype=torch.float64)), states)
+    assert torch.equal(mix(states, partner, torch.tensor(0.0, dtype=torch.float64)), states[partner])
+
+
+@settings(deadline=None, max_examples=20)
+@given(cases(), st.floats(0, 1))
+def test_one_weight_for_all_rows_equals_a_weight_per_row(case, value):
+    states, partner, _ = case
+    scalar = torch.tensor(value, dtype=torch.float64)
+    rows = scalar.expand(len(partner), 1, 1)
+    torch.testing.assert_close(mix(states, partner, scalar), mix(states, partner, rows), atol=1e-12, rtol=1e-12)
+
+
+def test_a_weight_per_row_survives_half_precision():
+    states = torch.tensor([[[100.0]], [[0.0]]]).bfloat16()
+    weight = torch.tensor([[[0.999]], [[0.999]]])
+    partner = torch.tensor([1, 0])
+    expected = torch.tensor([99.9, 0.1]).bfloat16()
+    for given_weight in (weight, torch.tensor(0.999)):
+        mixed = mix(states, partner, given_weight)
+        assert mixed.dtype == torch.bfloat16
+        torch.testing.assert_close(mixed.flatten(), expected, atol=2e-3, rtol=0)
+
+
+def test_gradcheck_also_for_a_learned_weight():
+    states = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+    partner = torch.tensor([2, 0, 3, 1])
+    for shape in ((), (4, 1, 1), (4, 3, 1), (4, 1, 2)):
+        weight = torch.rand(shape, dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda x, w=weight: mix(x, partner, w), (states,))
+        assert torch.autograd.gradgradcheck(lambda x, w=weight: mix(x, partner, w), (states,))
+        learned = weight.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, w: mix(x, partner, w), (states, learned))
+
+
+def test_a_key_draws_the_same_numbers_again_and_another_key_others():
+    key = StepKey(seed=42, rank=0, step=7, micro=1)
+    first = key.generator().random(4)
+    np.testing.assert_array_equal(first, np.random.default_rng([42, 0, 7, 1]).random(4))
+    assert (key.generator().random(4) == first).all()
+    for other in (key._replace(seed=43), key._replace(rank=1), key._replace(step=8), key._replace(micro=0)):
+        assert (other.generator().random(4) != first).all()
+
+
+def test_a_plan_is_frozen_and_keeps_the_own_label_share():
+    plan = PairPlan(torch.tensor([1, 0, 2]), torch.tensor([0.2, 0.3, 0.4]).reshape(3, 1, 1), "pooled")
+    assert torch.equal(plan.label_weight, torch.tensor([0.2, 0.3, 0.4]))
+    assert torch.equal(plan.partner[plan.inverse], torch.arange(3))
+    with pytest.raises(AttributeError):
+        plan.site = "logits"
+    moved = plan.to("cpu")
+    assert torch.equal(moved.weight, plan.weight) and moved.site == plan.site
+
+
+def test_masks_are_joined_from_the_block_after_the_mixing_on():
+    partner, weight = torch.tensor([1, 0]), torch.tensor(0.5)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    union = PairPlan(partner, weight, "hidden", layers=(1, 2), attention_mask="union")
+    assert torch.equal(union.mix_mask(mask, layer=1), mask)
+    assert union.mix_mask(mask, layer=2).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
+    assert union.mix_mask(mask.bool(), layer=2).tolist() == [[True, True, True, False]] * 2
+    added = torch.where(mask == 1, 0.0, -1e9)
+    assert torch.equal(union.mix_mask(added, layer=3), torch.where(union.mix_mask(mask, 3) == 1, 0.0, -1e9))
+    both = PairPlan(partner, weight, "embeddings", attention_mask="intersection")
+    assert both.mix_mask(mask, layer=1).tolist() == [[1, 0, 0, 0]] * 2
+    assert union.mix_mask(None, layer=2) is None
+    assert PairPlan(partner, weight, "embeddings").mix_mask(mask, layer=1) is mask
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"site": "attentions"}, "site='attentions' is unknown: choose one of embeddings, hidden, attention"),
+        ({"attention_mask": "ones"}, "attention_mask='ones' is unknown: choose one of own, union, intersection"),
+        ({"layers": ()}, "need at least one layer"),
+        ({"site": "pooled"}, "does not fit site='pooled'"),
+        ({"partner": torch.tensor([0.0, 1.0])}, "partner must be an int64 tensor"),
+        ({"weight": torch.ones(2)}, "weight of shape \\[2\\] does not fit"),
+        ({"weight": torch.ones(2, 3, 4)}, "does not fit"),
+        ({"weight": torch.ones(2, 3, 1), "site": "pooled", "layers": ()}, "does not fit site='pooled'"),
+        ({"weight": torch.ones(2, 3, 1)}, "label_weight must be given"),
+        ({"label_weight": torch.ones(3)}, "label_weight must have shape \\[2\\]"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(change, message):
+    fields = {"partner": torch.tensor([1, 0]), "weight": torch.tensor(0.5), "site": "attention", "layers": (1,)}
+    with pytest.raises(ValueError, match=message):
+        PairPlan(**{**fields, **change})

@@ -1,0 +1,123 @@
+"""Mixed forward passes written out from the equations: loops over blocks, heads and rows, and plain matrix products.
+
+Nothing here comes from the library, and of transformers only the weights and the embedding module are used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def mix_rows(states: Tensor, partner: list[int], weight: float | Tensor) -> Tensor:
+    """w x_i + (1 - w) x_partner(i), row by row; weight is one number, or one a row."""
+    rows = []
+    for i, j in enumerate(partner):
+        w = weight if isinstance(weight, float) else weight[i]
+        rows.append(w * states[i] + (1 - w) * states[j])
+    return torch.stack(rows)
+
+
+def attend(hidden: Tensor, visible: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear, heads: int) -> Tensor:
+    """Multi-head attention with the heads concatenated, before the dense layer; visible is [batch, length] bool."""
+    outputs = []
+    for i in range(hidden.shape[0]):
+        q, k, v = (F.linear(hidden[i], m.weight, m.bias).chunk(heads, dim=-1) for m in (query, key, value))
+        row = []
+        for head in range(heads):
+            scores = q[head] @ k[head].T / math.sqrt(q[head].shape[-1])
+            scores[:, ~visible[i]] = -math.inf
+            row.append(torch.softmax(scores, dim=-1) @ v[head])
+        outputs.append(torch.cat(row, dim=-1))
+    return torch.stack(outputs)
+
+
+def norm(states: Tensor, module: nn.LayerNorm) -> Tensor:
+    centred = states - states.mean(dim=-1, keepdim=True)
+    variance = (centred**2).mean(dim=-1, keepdim=True)
+    return centred / torch.sqrt(variance + module.eps) * module.weight + module.bias
+
+
+def linear(states: Tensor, module: nn.Linear) -> Tensor:
+    return states @ module.weight.T + module.bias
+
+
+def forward(
+    family: str,
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    partner: list[int],
+    weight: float | Tensor,
+    site: str,
+    layers: tuple[int, ...] = (),
+    mask_policy: str = "own",
+) -> Tensor:
+    """The logits of a mixed batch, dropout off."""
+    own = batch["attention_mask"].bool()
+    theirs = own[torch.tensor(partner)]
+    mixed_mask = {"own": own, "union": own | theirs, "intersection": own & theirs}[mask_policy]
+    base = getattr(model, family)
+    hidden = base.embeddings(batch["input_ids"])
+    blocks = base.transformer.layer if family == "distilbert" else base.encoder.layer
+    mixed_yet = False
+
+    def at(name: str, number: int, states: Tensor) -> Tensor:
+        nonlocal mixed_yet
+        if site == name and (number in layers or name in ("embeddings", "pooled", "logits")):
+            mixed_yet = True
+            return mix_rows(states, partner, weight)
+        return states
+
+    hidden = at("embeddings", 0, hidden)
+    hidden = at("hidden", 0, hidden)
+    for number, block in enumerate(blocks, start=1):
+        visible = mixed_mask if mixed_yet else own
+        hidden = _BLOCKS[family](block, number, hidden, visible, at)
+    pooled = at("pooled", 0, _pooled(family, model, hidden))
+    classifier = model.classifier.out_proj if family == "roberta" else model.classifier
+    return at("logits", 0, linear(pooled, classifier))
+
+
+def _bert_block(block: nn.Module, number: int, hidden: Tensor, visible: Tensor, at: Callable) -> Tensor:
+    heads = block.attention.self
+    attention = attend(hidden, visible, heads.query, heads.key, heads.value, heads.num_attention_heads)
+    attention = at("attention", number, attention)
+    output = block.attention.output
+    attended = at("attention_block", number, norm(linear(attention, output.dense) + hidden, output.LayerNorm))
+    inner = F.gelu(linear(attended, block.intermediate.dense))
+    return at("hidden", number, norm(linear(inner, block.output.dense) + attended, block.output.LayerNorm))
+
+
+def _distilbert_block(block: nn.Module, number: int, hidden: Tensor, visible: Tensor, at: Callable) -> Tensor:
+    heads = block.attention
+    attention = attend(hidden, visible, heads.q_lin, heads.k_lin, heads.v_lin, heads.n_heads)
+    # As in BERT, the heads are mixed before the dense layer that ends the attention.
+    attention = linear(at("attention", number, attention), heads.out_lin)
+    attended = at("attention_block", number, norm(attention + hidden, block.sa_layer_norm))
+    inner = F.gelu(linear(attended, block.ffn.lin1))
+    return at("hidden", number, norm(linear(inner, block.ffn.lin2) + attended, block.output_layer_norm))
+
+
+_BLOCKS = {"bert": _bert_block, "roberta": _bert_block, "distilbert": _distilbert_block}
+
+
+def _pooled(family: str, model: nn.Module, hidden: Tensor) -> Tensor:
+    first = hidden[:, 0]
+    if family == "bert":
+        return torch.tanh(linear(first, model.bert.pooler.dense))
+    if family == "roberta":
+        return torch.tanh(linear(first, model.classifier.dense))
+    return torch.relu(linear(first, model.pre_classifier))
+
+
+def pairwise_loss(logits: Tensor, labels: list[int], partner: list[int], weights: list[float]) -> Tensor:
+    """The mean over the rows of w CE(y_i) + (1 - w) CE(y_partner(i)), from the definition of the cross-entropy."""
+    total = torch.zeros((), dtype=logits.dtype)
+    for i, (j, w) in enumerate(zip(partner, weights, strict=True)):
+        log_probabilities = logits[i] - torch.log(torch.exp(logits[i]).sum())
+        total = total - w * log_probabilities[labels[i]] - (1 - w) * log_probabilities[labels[j]]
+    return total / len(partner)

@@ -1,0 +1,33 @@
+"""torch.compile: the same logits, and one frame for the plain steps and one for the mixed ones."""
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from hf_mixup.mixing import PairPlan
+from tests.tiny import tiny_batch, tiny_model
+
+
+@pytest.mark.parametrize(
+    ("site", "layers"), [("attention", (1, 2, 3)), ("attention_block", (2,)), ("pooled", ())], ids=str
+)
+def test_changing_plans_compile_once(family, site, layers):
+    torch.compiler.reset()
+    model = tiny_model(family, dropout=0.0)
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    batch = tiny_batch(family)
+    generator = np.random.default_rng(0)
+    for _ in range(4):
+        plan = PairPlan(
+            torch.from_numpy(generator.permutation(5)),
+            torch.tensor(generator.random(), dtype=torch.float32),
+            site,
+            layers=layers,
+        )
+        expected, found = model(**batch, mixup=plan), compiled(**batch, mixup=plan)
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
+        found.logits.square().sum().backward()
+        torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 2

@@ -1,0 +1,108 @@
+"""What the mixed forward pass computes, against the equations written out in loops."""
+
+import pytest
+import torch
+
+from hf_mixup.mixing import Objective, PairPlan, weighted_mean
+from tests.modeling import reference
+from tests.tiny import NUM_LAYERS, tiny_batch, tiny_model
+
+PARTNER = [2, 0, 1, 4, 3]
+ALL = tuple(range(1, NUM_LAYERS + 1))
+LABELS = [0, 2, 1, 1, 0]
+
+
+def check(family, site, layers=(), weight=0.7, policy="own", attention="sdpa"):
+    model = tiny_model(family, attention=attention).eval()
+    batch = tiny_batch(family)
+    weight_tensor = torch.tensor(weight)
+    plan = PairPlan(
+        partner=torch.tensor(PARTNER),
+        weight=weight_tensor if weight_tensor.ndim == 0 else weight_tensor.reshape(-1, 1, 1),
+        site=site,
+        layers=layers,
+        attention_mask=policy,
+    )
+    outputs = model(**batch, mixup=plan)
+    expected = reference.forward(family, model, batch, PARTNER, weight, site, layers, policy)
+    torch.testing.assert_close(outputs.logits, expected, atol=1e-6, rtol=1e-5)
+    plain = model(**batch).logits
+    assert (outputs.logits - plain).abs().max() > 1e-3
+
+    weights = [weight] * 5 if isinstance(weight, float) else weight
+    labels = torch.tensor(LABELS)
+    losses = Objective("single_label_classification")(outputs.logits, labels, plan.partner, outputs.label_weight)
+    expected_loss = reference.pairwise_loss(expected, LABELS, PARTNER, weights)
+    torch.testing.assert_close(weighted_mean(*losses), expected_loss, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [ALL, (1,), (2,), (NUM_LAYERS,), (1, 3)], ids=str)
+@pytest.mark.parametrize("site", ["attention", "attention_block"])
+def test_amplify_equals_a_loop_over_the_layers(family, site, layers):
+    check(family, site, layers)
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (NUM_LAYERS,), (0, 2)], ids=str)
+def test_hidden_states(family, layers):
+    check(family, "hidden", layers)
+
+
+@pytest.mark.parametrize("site", ["embeddings", "pooled", "logits"])
+def test_sites_without_layers(family, site):
+    check(family, site)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("policy", ["union", "intersection"])
+@pytest.mark.parametrize(("site", "layers"), [("embeddings", ()), ("hidden", (1,)), ("attention", (1, 2))], ids=str)
+def test_attention_sees_the_mask_of_the_policy_once_rows_are_mixed(family, site, layers, policy, attention):
+    check(family, site, layers, policy=policy, attention=attention)
+
+
+@pytest.mark.parametrize("site", ["attention", "attention_block", "hidden", "embeddings", "pooled", "logits"])
+def test_one_ratio_per_row(family, site):
+    layers = ALL if site in ("attention", "attention_block", "hidden") else ()
+    check(family, site, layers, weight=[0.1, 0.9, 0.5, 0.25, 1.0])
+
+
+def test_the_first_layer_counts_from_one_and_hidden_zero_is_the_embeddings(family):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    partner, weight = torch.tensor(PARTNER), torch.tensor(0.6)
+    embeddings = PairPlan(partner, weight, "embeddings")
+    hidden_zero = PairPlan(partner, weight, "hidden", layers=(0,))
+    assert torch.equal(model(**batch, mixup=embeddings).logits, model(**batch, mixup=hidden_zero).logits)
+
+    mixed = model(**batch, mixup=PairPlan(partner, weight, "hidden", layers=(2,)), output_hidden_states=True)
+    plain = model(**batch, output_hidden_states=True)
+    assert len(mixed.hidden_states) == NUM_LAYERS + 1
+    assert torch.equal(mixed.hidden_states[1], plain.hidden_states[1])
+    expected = reference.mix_rows(plain.hidden_states[2], PARTNER, 0.6)
+    torch.testing.assert_close(mixed.hidden_states[2], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_agree_with_finite_differences(family):
+    model = tiny_model(family, num_labels=2).eval().double()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    batch = tiny_batch(family, rows=3, length=4)
+    partner = torch.tensor([1, 2, 0])
+    embedding = torch.nn.functional.embedding(batch["input_ids"], model.get_input_embeddings().weight)
+
+    def loss(inputs_embeds, weight):
+        total = 0
+        for site in ("attention", "attention_block"):
+            plan = PairPlan(partner, weight, site, layers=(1, 2, 3))
+            outputs = model(inputs_embeds=inputs_embeds, attention_mask=batch["attention_mask"], mixup=plan)
+            objective = Objective("single_label_classification", label_smoothing=0.1)
+            losses = objective(outputs.logits, torch.tensor([0, 1, 1]), partner, outputs.label_weight)
+            total = total + weighted_mean(*losses)
+        return total
+
+    inputs_embeds = embedding.detach().requires_grad_()
+    weight = torch.tensor(0.7, dtype=torch.float64)
+    assert torch.autograd.gradcheck(loss, (inputs_embeds, weight), atol=1e-6)
+    per_row = torch.tensor([0.7, 0.2, 0.9], dtype=torch.float64).reshape(-1, 1, 1)
+    assert torch.autograd.gradcheck(loss, (inputs_embeds, per_row), atol=1e-6)
+    learned = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (inputs_embeds, learned), atol=1e-6)

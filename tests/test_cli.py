@@ -1,0 +1,105 @@
+"""The `hf-mixup` command, in process and as users start it."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import hf_mixup
+from hf_mixup.cli import main
+
+
+def run_main(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_version(capsys):
+    assert run_main(["--version"], capsys) == (0, f"hf-mixup {hf_mixup.__version__}\n", "")
+
+
+def test_installed_command_prints_the_version():
+    command = Path(sysconfig.get_path("scripts")) / "hf-mixup"
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hf-mixup {hf_mixup.__version__}\n", "")
+
+
+def test_version_and_help_do_not_wait_for_torch():
+    program = (
+        "import sys\n"
+        "from hf_mixup.cli import main\n"
+        "try:\n"
+        "    main([sys.argv[1]])\n"
+        "except SystemExit as stop:\n"
+        "    sys.exit(stop.code or int('torch' in sys.modules or 'transformers' in sys.modules))\n"
+    )
+    for option in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", program, option], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{option} imports torch or transformers"
+
+
+def test_help_names_every_command(capsys):
+    code, out, err = run_main(["--help"], capsys)
+    assert (code, err) == (0, "")
+    assert all(f"\n  {command} " in out for command in ("demo", "train", "methods"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ([], "a command is missing, give one of demo, train, methods"),
+        (["method"], "unknown command 'method': did you mean methods?"),
+        (["trian", "--seed", "1"], "unknown command 'trian': did you mean train?"),
+        (["xyz"], "unknown command 'xyz': give one of demo, train, methods."),
+        (["--verbose"], "unrecognized arguments: --verbose"),
+        (["methods", "amplify"], "unrecognized arguments: amplify"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_2(arguments, wanted, capsys):
+    code, out, err = run_main(arguments, capsys)
+    assert (code, out) == (2, "")
+    assert wanted in err
+    assert err.startswith("hf-mixup") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_methods_shows_settings_and_papers(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, err = run_main(["methods"], capsys)
+    assert (code, err) == (0, "")
+    rows = {words[0]: words[1:] for words in map(str.split, out.splitlines()) if words}
+    # AMPLIFY's settings as the paper states them: the largest of 5 draws from Beta(0.1, 0.1).
+    assert rows["none"][:2] == ["-", "-"]
+    assert rows["amplify"][:2] == ["attention", "max-of-n"]
+    assert rows["amplify-code"][:2] == ["attention_block", "max-of-n"]
+    flat = " ".join(out.split())
+    assert flat.count("(alpha 0.1,") == flat.count("draws 5)") == 2
+    assert out.count("https://arxiv.org/abs/2309.12689") == 2  # whole, not folded
+
+
+def test_train_is_the_script(capsys, tmp_path):
+    needed = ["--model_name_or_path", "nowhere", "--train_file", "train.csv", "--output_dir", str(tmp_path)]
+    arguments = ["train", *needed, "--do_train", "--mixup_methd", "amplify"]
+    code, out, err = run_main(arguments, capsys)
+    assert (code, out) == (2, "")
+    assert "--mixup_methd" in err and "--mixup_method" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_help_lists_the_script_flags(capsys):
+    code, out, _ = run_main(["train", "--help"], capsys)
+    assert code == 0
+    assert all(flag in out for flag in ("--task_name", "--train_file", "--mixup_method", "--num_train_epochs"))
+
+
+def test_demo_help_is_the_help_of_the_demo(capsys):
+    code, out, err = run_main(["demo", "--help"], capsys)
+    assert (code, err) == (0, "")
+    assert "--output_dir" in out and "--seed" in out

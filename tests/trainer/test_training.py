@@ -1,0 +1,459 @@
+"""Whole small runs of MixupTrainer, against stock Trainer and against each other."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from hf_mixup import METHODS, MixupTrainer, MixupTrainerMixin, MixupTrainingArguments, NonFiniteLossError
+from hf_mixup.methods import Mixup
+from hf_mixup.mixing import StepKey
+from tests.modeling import reference
+from tests.tiny import MIXUP_CLASSES, PARENTS, same_weights, tiny_config, tiny_dataset, tiny_model
+
+STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
+
+
+def train(
+    folder,
+    model=None,
+    trainer_class=MixupTrainer,
+    dataset=None,
+    trainer_options=None,
+    resume=None,
+    family="bert",
+    **options,
+):
+    arguments_class = MixupTrainingArguments if issubclass(trainer_class, MixupTrainerMixin) else TrainingArguments
+    settings = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+    }
+    arguments = arguments_class(output_dir=str(folder), **{**settings, **options})
+    trainer = trainer_class(
+        model=model if model is not None else tiny_model(family),
+        args=arguments,
+        train_dataset=dataset if dataset is not None else tiny_dataset(),
+        **(trainer_options or {}),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def logged(trainer, name):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_without_mixing_it_is_the_stock_trainer_to_the_last_bit(family, tmp_path, smoothing):
+    options = {"label_smoothing_factor": smoothing, "num_train_epochs": 2, "max_steps": -1, "eval_strategy": "epoch"}
+    evaluation = {"trainer_options": {"eval_dataset": tiny_dataset(seed=1)}}
+    stock = train(tmp_path, tiny_model(family, mixup=False), Trainer, **options, **evaluation)
+    for mixup in (
+        {},
+        {"mixup_method": "amplify", "mixup_ratio": "constant", "mixup_lambda": 1.0},
+        {"mixup_method": "amplify-code", "mixup_prob": 0.0},
+    ):
+        ours = train(tmp_path, tiny_model(family), **options, **mixup, **evaluation)
+        assert same_weights(stock.model, ours.model)
+        for name in ("loss", "grad_norm", "eval_loss", "train_loss"):
+            assert logged(ours, name) == logged(stock, name), name
+
+
+def test_without_mixing_only_the_config_of_a_mixing_run_names_mixup(tmp_path):
+    stock = train(tmp_path, tiny_model("bert", mixup=False), Trainer)
+    plain = train(tmp_path)
+    assert plain.model.config.to_dict() == stock.model.config.to_dict()
+    mixed = train(tmp_path, **STRONG)
+    assert mixed.model.config.mixup == {
+        "method": "amplify",
+        "site": "attention",
+        "layers": [1, 2, 3],
+        "ratio": {"kind": "beta", "alpha": 1.0},
+        "partner": "random",
+        "per_sample": False,
+        "prob": 1.0,
+        "attention_mask": "own",
+    }
+    mixed.save_model(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["mixup"]["method"] == "amplify" and config["architectures"] == ["BertForSequenceClassification"]
+
+
+@pytest.mark.parametrize("site", ["attention", "attention_block"])
+def test_the_loss_and_the_update_of_a_mixed_step_are_the_references(family, tmp_path, site):
+    dataset = tiny_dataset(rows=8)
+    options = {**STRONG, "mixup_site": site, "max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0}
+    options["lr_scheduler_type"] = "constant"
+    trainer = train(tmp_path, tiny_model(family, dropout=0.0), dataset=dataset, **options)
+
+    model = tiny_model(family, mixup=False, dropout=0.0)
+    order = torch.tensor([row["label"] for row in dataset])
+    plan = Mixup(METHODS["amplify"].with_options(site=site, ratio="beta", alpha=1.0), 3).plan({}, order, StepKey(42))
+    # The rows come in the order of Trainer's sampler: take it from a stock run over the same rows.
+    rows = _batch_order(tmp_path, dataset, family)
+    batch = {name: torch.tensor([dataset[i][name] for i in rows]) for name in ("input_ids", "attention_mask")}
+    labels = [dataset[i]["label"] for i in rows]
+    partner, lam = plan.partner.tolist(), plan.weight.item()
+    logits = reference.forward(family, model, batch, partner, lam, site, (1, 2, 3))
+    loss = reference.pairwise_loss(logits, labels, partner, [lam] * 8)
+    assert logged(trainer, "loss")[0] == pytest.approx(loss.item(), abs=1e-6)
+    loss.backward()
+    for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(ours, parameter - 1e-3 * gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def _batch_order(folder, dataset, family):
+    seen = []
+
+    class Recorder(Trainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            seen.extend(inputs["input_ids"].tolist())
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    train(folder, tiny_model(family, mixup=False), Recorder, dataset=dataset, max_steps=1)
+    ids = [row["input_ids"] for row in dataset]
+    return [ids.index(row) for row in seen]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("class_weights", [None, "balanced", "0.5,2,1"])
+def test_accumulated_batches_count_as_one_large_batch(tmp_path, class_weights, smoothing):
+    options = {"class_weights": class_weights, "label_smoothing_factor": smoothing, "optim": "sgd"}
+    dataset = tiny_dataset(rows=30)
+    runs = []
+    for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
+        runs.append(
+            train(
+                tmp_path,
+                tiny_model("bert", dropout=0.0),
+                dataset=dataset,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+                max_steps=8,
+                **options,
+            )
+        )
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(logged(runs[1], name), logged(runs[0], name), rtol=2e-5)
+        np.testing.assert_allclose(logged(runs[2], name), logged(runs[0], name), rtol=2e-5)
+    for one, two in zip(runs[0].model.parameters(), runs[2].model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+
+
+def test_missing_labels_do_not_count_in_accumulated_batches(tmp_path):
+    dataset = tiny_dataset(rows=16, label=[0, -100, 2, 1, -100, -100, -100, 0, 1, 2, -100, 0, 1, 1, 2, -100])
+    runs = [
+        train(
+            tmp_path,
+            tiny_model("bert", dropout=0.0),
+            dataset=dataset,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=8 // batch,
+            max_steps=2,
+        )
+        for batch in (8, 2)
+    ]
+    np.testing.assert_allclose(logged(runs[1], "loss"), logged(runs[0], "loss"), rtol=1e-5)
+    np.testing.assert_allclose(logged(runs[1], "grad_norm"), logged(runs[0], "grad_norm"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resuming_in_the_middle_of_an_epoch_changes_nothing(tmp_path, accumulation):
+    options = {**STRONG, "max_steps": 7, "gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4}
+    straight = train(tmp_path / "straight", **options)
+    train(tmp_path / "cut", **options, save_strategy="steps", save_steps=3)
+    resumed = train(
+        tmp_path / "cut", model=tiny_model("bert", seed=5), **options, resume=str(tmp_path / "cut/checkpoint-3")
+    )
+    assert same_weights(straight.model, resumed.model)
+    assert logged(resumed, "mixup_lambda") == logged(straight, "mixup_lambda")
+
+
+def test_the_log_reports_what_was_mixed(tmp_path):
+    trainer = train(tmp_path, **{**STRONG, "max_steps": 12, "mixup_prob": 0.5})
+    mixup = Mixup(trainer.args.mixup(), 3)
+    for step, (lam, applied) in enumerate(
+        zip(logged(trainer, "mixup_lambda"), logged(trainer, "mixup_applied"), strict=True)
+    ):
+        rows = 8 if (step + 1) % 5 else 5
+        plan = mixup.plan({}, torch.zeros(rows), StepKey(42, 0, step, 0))
+        assert applied == (plan is not None)
+        assert lam == pytest.approx(1.0 if plan is None else plan.weight.item())
+    mixed_losses = [entry["mixup_loss"] for entry in trainer.state.log_history if entry.get("mixup_applied") == 1]
+    losses = [entry["loss"] for entry in trainer.state.log_history if entry.get("mixup_applied") == 1]
+    assert mixed_losses == pytest.approx(losses) and 0 < len(losses) < 12
+    assert not any(name.startswith("mixup") for entry in train(tmp_path).state.log_history for name in entry)
+
+
+def test_several_steps_between_two_logs_are_averaged(tmp_path):
+    every = train(tmp_path, **{**STRONG, "max_steps": 6})
+    third = train(tmp_path, **{**STRONG, "max_steps": 6, "logging_steps": 3})
+    expected = np.asarray(logged(every, "mixup_lambda")).reshape(2, 3).mean(axis=1)
+    np.testing.assert_allclose(logged(third, "mixup_lambda"), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi_label", "soft"])
+@pytest.mark.parametrize(
+    "options", [{}, STRONG, {**STRONG, "mixup_per_sample": True}], ids=["none", "batch", "sample"]
+)
+def test_other_kinds_of_labels_train_and_evaluate(family, tmp_path, kind, options):
+    generator = np.random.default_rng(0)
+    labels = {
+        "regression": generator.random(19).tolist(),
+        "multi_label": generator.integers(0, 2, (19, 3)).astype(float).tolist(),
+        "soft": generator.dirichlet(np.ones(3), 19).tolist(),
+    }[kind]
+    problem_type = {"soft": "single_label_classification"}.get(kind)
+    model = tiny_model(family, num_labels=1 if kind == "regression" else 3, problem_type=problem_type)
+    dataset = tiny_dataset(rows=19, label=labels)
+    trainer = train(
+        tmp_path,
+        model,
+        dataset=dataset,
+        trainer_options={"eval_dataset": dataset},
+        gradient_accumulation_steps=2,
+        **options,
+    )
+    expected = {"regression": "regression", "multi_label": "multi_label_classification"}
+    assert model.config.problem_type == expected.get(kind, "single_label_classification")
+    predictions = trainer.predict(dataset)
+    logits, targets = torch.tensor(predictions.predictions), torch.tensor(labels)
+    loss = {
+        "regression": lambda: nn.MSELoss()(logits.squeeze(), targets),
+        "multi_label": lambda: nn.BCEWithLogitsLoss()(logits, targets),
+        "soft": lambda: -(targets * torch.log_softmax(logits, dim=-1)).sum(dim=-1).mean(),
+    }[kind]()
+    batches = logged(trainer, "loss")
+    assert np.isfinite(batches).all() and len(batches) == 6
+    # Trainer averages the batches' losses with the weight of their rows.
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(1, 8), (2, 8), (5, 2), (7, 3), (3, 1)])
+def test_small_and_uneven_batches_train(tmp_path, rows, batch):
+    trainer = train(
+        tmp_path,
+        dataset=tiny_dataset(rows=rows),
+        per_device_train_batch_size=batch,
+        num_train_epochs=2,
+        max_steps=-1,
+        **STRONG,
+    )
+    assert trainer.state.global_step == 2 * -(-rows // batch)
+    assert np.isfinite(logged(trainer, "loss")).all()
+
+
+def test_evaluation_never_mixes(tmp_path):
+    dataset = tiny_dataset(rows=10)
+    trainer = train(tmp_path, **STRONG)
+    predictions = trainer.predict(dataset).predictions
+    model = trainer.model.eval()
+    batch = {name: torch.tensor([row[name] for row in dataset]) for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(predictions), model(**batch).logits, atol=1e-6, rtol=1e-5)
+
+
+def mean_cross_entropy(outputs, labels, num_items_in_batch=None):
+    total = nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
+    return total / num_items_in_batch
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_function_of_ones_own_is_called_for_both_labels(tmp_path, accumulation):
+    options = {**STRONG, "gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4}
+    own = train(tmp_path, trainer_options={"compute_loss_func": mean_cross_entropy}, **options)
+    ours = train(tmp_path, **options)
+    assert logged(own, "mixup_applied") == logged(ours, "mixup_applied")
+    np.testing.assert_allclose(logged(own, "loss"), logged(ours, "loss"), rtol=1e-5)
+    np.testing.assert_allclose(logged(own, "grad_norm"), logged(ours, "grad_norm"), rtol=1e-4)
+    with pytest.raises(ValueError, match="set mixup_per_sample to false"):
+        train(
+            tmp_path,
+            trainer_options={"compute_loss_func": mean_cross_entropy},
+            **{**options, "mixup_per_sample": True},
+        )
+
+
+def test_the_mixin_gives_a_trainer_of_ones_own_mixup(tmp_path):
+    class OwnTrainer(Trainer):
+        def create_optimizer(self, *args, **kwargs):
+            self.was_here = True
+            return super().create_optimizer(*args, **kwargs)
+
+    class OwnMixupTrainer(MixupTrainerMixin, OwnTrainer):
+        pass
+
+    own, ours = train(tmp_path, trainer_class=OwnMixupTrainer, **STRONG), train(tmp_path, **STRONG)
+    assert own.was_here and same_weights(own.model, ours.model)
+
+
+class NaNAfter(MixupTrainer):
+    """Breaks the loss, or one gradient, in the third step."""
+
+    what = "loss"
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.state.global_step == 2 and self.what == "loss":
+            return loss * float("nan")
+        if self.state.global_step == 2 and self.what == "gradient":
+            next(self.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.0}, {"gradient_accumulation_steps": 2}], ids=str)
+@pytest.mark.parametrize("mixup", [{}, STRONG], ids=["none", "amplify"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step(tmp_path, what, options, mixup):
+    model = tiny_model("bert")
+    trainer_class = type("Breaking", (NaNAfter,), {"what": what})
+    with pytest.raises(NonFiniteLossError, match=f"The {what} of step 3 is not a finite number"):
+        train(tmp_path, model, trainer_class, lr_scheduler_type="constant", **options, **mixup)
+    good = train(tmp_path, max_steps=2, lr_scheduler_type="constant", **options, **mixup)
+    assert same_weights(model, good.model)
+
+
+def test_bfloat16_stays_near_float32(family, tmp_path):
+    options = {**STRONG, "learning_rate": 1e-5}
+    float32 = train(tmp_path, tiny_model(family, dropout=0.0), **options)
+    bfloat16 = train(tmp_path, tiny_model(family, dropout=0.0), bf16=True, **options)
+    assert logged(bfloat16, "mixup_lambda") == logged(float32, "mixup_lambda")
+    np.testing.assert_allclose(logged(bfloat16, "loss"), logged(float32, "loss"), atol=1e-2)
+
+
+def test_options_are_read_at_every_step_so_that_a_search_can_change_them(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    arguments = MixupTrainingArguments(
+        output_dir=str(tmp_path), max_steps=3, logging_steps=1, save_strategy="no", disable_tqdm=True, **STRONG
+    )
+    seen = []
+
+    class Recorder(MixupTrainer):
+        def get_batch_samples(self, *args, **kwargs):
+            batches = super().get_batch_samples(*args, **kwargs)
+            seen.append((self._mixup.method.site, self._mixup.method.ratio.alpha))
+            return batches
+
+    trainer = Recorder(
+        args=arguments,
+        model_init=lambda: tiny_model("bert"),
+        train_dataset=tiny_dataset(),
+        eval_dataset=tiny_dataset(),
+    )
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {
+            "mixup_alpha": trial.suggest_float("mixup_alpha", 0.5, 2.0),
+            "mixup_site": trial.suggest_categorical("mixup_site", ["attention", "pooled"]),
+        },
+        n_trials=3,
+        backend="optuna",
+        direction="minimize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    assert len({alpha for _, alpha in seen}) == 3
+    assert (best.hyperparameters["mixup_site"], best.hyperparameters["mixup_alpha"]) in seen
+
+
+def test_mixing_under_data_parallel_is_refused_but_nothing_else(tmp_path):
+    arguments = MixupTrainingArguments(output_dir=str(tmp_path), report_to="none", disable_tqdm=True, **STRONG)
+    trainer = MixupTrainer(tiny_model("bert"), arguments, train_dataset=tiny_dataset())
+    trainer.args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"torchrun --nproc_per_node 2 .*accelerate launch"):
+        trainer.train()
+    trainer.args._n_gpu = 1
+    assert trainer.predict(tiny_dataset()).predictions.shape == (37, 3)
+
+
+def test_models_and_arguments_that_do_not_fit_are_refused(tmp_path):
+    def trainer(model, arguments=None, dataset=None, **options):
+        arguments = arguments or MixupTrainingArguments(output_dir=str(tmp_path), **options)
+        return MixupTrainer(model, arguments, train_dataset=dataset)
+
+    with pytest.raises(ValueError, match="cannot train a BertForSequenceClassification, which does not mix: load"):
+        trainer(tiny_model("bert", mixup=False), mixup_method="amplify")
+    with pytest.raises(TypeError, match="MixupTrainer needs MixupTrainingArguments, got TrainingArguments"):
+        trainer(tiny_model("bert"), TrainingArguments(output_dir=str(tmp_path)))
+    with pytest.raises(ValueError, match="mixup_layers=4 does not fit the model: it has 3 blocks"):
+        trainer(tiny_model("bert"), mixup_method="amplify", mixup_layers="4")
+    with pytest.raises(ValueError, match="class_weights has 2 numbers, but the model has 3 classes"):
+        trainer(tiny_model("bert"), class_weights="1,2")
+    with pytest.raises(ValueError, match="needs a train_dataset"):
+        trainer(tiny_model("bert"), class_weights="balanced")
+    with pytest.raises(ValueError, match="hold .*input_ids.* but no labels"):
+        trainer(tiny_model("bert"), dataset=tiny_dataset().remove_columns("label"), disable_tqdm=True).train()
+    with pytest.raises(ValueError, match="label smoothing has no meaning for regression"):
+        trainer(
+            tiny_model("bert", num_labels=1),
+            dataset=tiny_dataset(rows=2, label=[0.5, 1.5]),
+            label_smoothing_factor=0.1,
+            disable_tqdm=True,
+        ).train()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"mixup_method": "amplifi"},
+            r"mixup_method='amplifi' is unknown \(did you mean 'amplify'\?\): choose one of none",
+        ),
+        ({"mixup_method": "amplify", "mixup_alpha": 0.0}, "mixup_alpha=0.0 is not allowed"),
+        ({"mixup_method": "amplify", "mixup_layers": "x"}, "mixup_layers='x' is not allowed"),
+        ({"mixup_method": "amplify", "mixup_site": "heads"}, "mixup_site='heads' is unknown"),
+        ({"mixup_alpha": 0.4}, "mixup_method='none' does not mix"),
+        ({"class_weights": "balance"}, "class_weights='balance' is not allowed: give balanced"),
+        ({"class_weights": "1,-2"}, "class_weights='1,-2' is not allowed"),
+        ({"class_weights": "1,nan"}, "is not allowed"),
+    ],
+)
+def test_arguments_that_are_not_allowed(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        MixupTrainingArguments(output_dir=str(tmp_path), **options)
+
+
+def test_the_saved_model_loads_in_plain_transformers_with_equal_predictions(family, tmp_path):
+    trainer = train(tmp_path, tiny_model(family), **STRONG, save_strategy="steps", save_steps=6)
+    trainer.save_model(tmp_path / "final")
+    dataset = tiny_dataset(rows=6)
+    expected = trainer.predict(dataset).predictions
+    batch = {name: torch.tensor([row[name] for row in dataset]) for name in ("input_ids", "attention_mask")}
+    for folder in ("final", "checkpoint-6"):
+        plain = PARENTS[family].from_pretrained(tmp_path / folder).eval()
+        with torch.no_grad():
+            np.testing.assert_allclose(plain(**batch).logits.numpy(), expected, atol=1e-6)
+    assert type(trainer.model) is MIXUP_CLASSES[family]
+    assert tiny_config(family).model_type == plain.config.model_type
+
+
+def test_an_iterable_of_padded_batches_with_a_collator(tmp_path):
+    rows = [{"input_ids": [5 + i] * (2 + i % 3), "label": i % 3} for i in range(9)]
+
+    def collate(features):
+        width = max(len(feature["input_ids"]) for feature in features)
+        ids = [feature["input_ids"] + [0] * (width - len(feature["input_ids"])) for feature in features]
+        mask = [[1] * len(feature["input_ids"]) + [0] * (width - len(feature["input_ids"])) for feature in features]
+        labels = [feature["label"] for feature in features]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "labels": torch.tensor(labels)}
+
+    trainer = train(
+        tmp_path,
+        dataset=Dataset.from_list(rows),
+        trainer_options={"data_collator": collate},
+        remove_unused_columns=False,
+        **STRONG,
+    )
+    assert logged(trainer, "mixup_applied") == [1.0, 0.0] * 3  # the last batch of an epoch has one row

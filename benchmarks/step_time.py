@@ -2,10 +2,10 @@
 
     python benchmarks/step_time.py --mixup_method amplify --pairs 100
 
-Each pair is one stock step (`Trainer` on the parent class) and one mixed step (`MixupTrainer` on the mixup class) on the
-same batch, in random order; a step is everything from drawing the plan to the optimizer. The mix is forced on in every
-step by a constant lambda. Reported: the median of the pairs' ratios with a 95 % bootstrap interval, and the ratio of the
-memory that a step adds at its peak, from a process of its own for each side.
+Each pair is one stock step (`Trainer` on the parent class) and one mixed step (`MixupTrainer` on the mixup class) on
+the same batch, in random order; a step is everything from drawing the plan to the optimizer. The mix is forced on in
+every step by a constant lambda. Reported: the median of the pairs' ratios with a 95 % bootstrap interval, and the
+ratio of the memory that a step adds at its peak, from a process of its own for each side.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 import transformers
 from rich.console import Console
 from scipy.stats import bootstrap
-from transformers import BertConfig, Trainer, TrainingArguments, set_seed
+from transformers import AutoModelForSequenceClassification, BertConfig, Trainer, TrainingArguments, set_seed
 
 from hf_mixup import METHODS, AutoMixupModelForSequenceClassification, MixupTrainer, MixupTrainingArguments
 
@@ -42,20 +42,17 @@ class Side:
 
     def __init__(self, options: argparse.Namespace, mixed: bool) -> None:
         set_seed(0)
-        model = AutoMixupModelForSequenceClassification.from_config(BertConfig(**CONFIGS[options.model], num_labels=6))
+        config = BertConfig(**CONFIGS[options.model], num_labels=6)
         common = {"output_dir": options.scratch, "max_steps": 10_000, "learning_rate": 2e-5, "use_cpu": options.cpu}
         common |= {"bf16": options.bf16, "report_to": "none", "dataloader_pin_memory": False, "disable_tqdm": True}
         if mixed:
+            model = AutoMixupModelForSequenceClassification.from_config(config)
             mixup = {"mixup_method": options.mixup_method, "mixup_site": options.mixup_site}
             mixup |= {"mixup_layers": options.mixup_layers, "mixup_ratio": "constant", "mixup_lambda": 0.7}
             self.trainer = MixupTrainer(model, MixupTrainingArguments(**common, **mixup))
         else:
-            model.__class__ = model.parent_class
-            for module in model.modules():
-                if hasattr(module, "mixup_layer"):
-                    module.__class__ = type(module).__mro__[1]
+            model = AutoModelForSequenceClassification.from_config(config)
             self.trainer = Trainer(model, TrainingArguments(**common))
-            # Stock Trainer leaves the loss undivided without accumulation either way; nothing else depends on it.
         self.trainer.create_optimizer_and_scheduler(10_000)
         self.model, self.trainer.optimizer = self.trainer.accelerator.prepare(model, self.trainer.optimizer)
         self.trainer.current_gradient_accumulation_steps = 1
@@ -164,7 +161,7 @@ def main() -> None:
         "ratio_median": float(np.median(ratios)),
         "ratio_interval_95": [float(interval.low), float(interval.high)],
         "plain_step_median_seconds": float(np.median(times[:, 0])),
-        "memory_ratio": memory[1] / memory[0],
+        "memory_ratio": memory[1] / max(memory[0], 1.0),
         "memory_mib": memory,
         "seconds": times.round(5).tolist(),
     }
@@ -172,8 +169,8 @@ def main() -> None:
         with open(options.output, "a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
     Console().print(
-        f"{options.mixup_method} / plain, {options.model}, batch {options.batch} x {options.length}, {options.pairs} pairs, "
-        f"{options.threads} thread(s): time {result['ratio_median']:.3f} "
+        f"{options.mixup_method} / plain, {options.model}, batch {options.batch} x {options.length}, "
+        f"{options.pairs} pairs, {options.threads} thread(s): time {result['ratio_median']:.3f} "
         f"[{interval.low:.3f}, {interval.high:.3f}], peak memory {result['memory_ratio']:.3f}"
     )
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from hf_mixup.mixing.partners import PARTNERS
-from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES, _check_choice
+from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES
 from hf_mixup.mixing.ratios import Ratio
+
+MASK_POLICIES = (*ATTENTION_MASKS, "skip")
+CLEAN = ("none", "average", "alternate")
+LABEL_WEIGHTS = ("ratio", "compounded")
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,19 @@ class Method:
         site: where it mixes, one of `hf_mixup.mixing.plan.SITES`; None for the method that never mixes.
         ratio: how much of the own row it keeps.
         layers: `"all"`, or blocks in the numbering of `output_hidden_states`; empty for sites without layers.
-        partner: who is mixed with whom: `random`.
+        one_layer: mix in one of the layers, drawn anew for each batch; one of them may be `"pooled"`.
+        partner: who is mixed with whom: `random`, `flip` or `roll`.
         per_sample: whether every row draws its own ratio, instead of one for the batch.
+        attention_mask: what attention sees after mixing: the row's `own` tokens, the `union` or the `intersection` of
+            both rows'; `skip` mixes a position only where both rows have a token, and keeps the own mask.
+        clean: `none`; `average`, to train the clean rows along with the mixed ones; or `alternate`, to mix half of
+            the batches by a coin.
+        clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
+        label_weight: `ratio`, the drawn lambda; or `compounded`, what is left of the own row after mixing a residual
+            stream in several blocks.
         prob: the share of batches that are mixed, in [0, 1].
-        attention_mask: what attention sees after mixing: `own`, `union` or `intersection`.
+        start: mixing starts at this fraction of the training, in [0, 1].
+        stop: and stops at this one.
 
     Example:
         >>> from hf_mixup.methods import METHODS
@@ -50,47 +65,81 @@ class Method:
     paper: Paper | None = None
     site: str | None = None
     ratio: Ratio | None = None
-    layers: str | tuple[int, ...] = ()
+    layers: str | tuple[int | str | Fraction, ...] = ()
+    one_layer: bool = False
     partner: str = "random"
     per_sample: bool = False
-    prob: float = 1.0
     attention_mask: str = "own"
+    clean: str = "none"
+    clean_weight: float = 0.5
+    label_weight: str = "ratio"
+    prob: float = 1.0
+    start: float = 0.0
+    stop: float = 1.0
 
     def __post_init__(self) -> None:
         if self.site is None:
             return
-        if self.site not in SITES:
-            raise ValueError(f"mixup_site={self.site!r} is unknown: choose one of {', '.join(SITES)}.")
-        _check_choice("mixup_partner", self.partner, tuple(PARTNERS))
-        _check_choice("mixup_attention_mask", self.attention_mask, ATTENTION_MASKS)
+        for name, value, allowed in (
+            ("site", self.site, SITES),
+            ("partner", self.partner, PARTNERS),
+            ("attention_mask", self.attention_mask, MASK_POLICIES),
+            ("clean", self.clean, CLEAN),
+            ("label_weight", self.label_weight, LABEL_WEIGHTS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"mixup_{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
         if not 0 <= self.prob <= 1:
             raise ValueError(f"mixup_prob={self.prob} is not allowed: give a number from 0 to 1.")
+        if not 0 < self.clean_weight < 1:
+            raise ValueError(
+                f"mixup_clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1."
+            )
+        if not 0 <= self.start < self.stop <= 1:
+            raise ValueError(
+                f"mixup_start={self.start} and mixup_stop={self.stop} are not allowed: give fractions of the training "
+                "from 0 to 1, the start before the stop."
+            )
         if self.attention_mask != "own" and self.site not in TOKEN_SITES:
             raise ValueError(
                 f"mixup_attention_mask={self.attention_mask!r} has no meaning at mixup_site={self.site!r}, after "
                 f"the last attention: it is for {', '.join(TOKEN_SITES)}."
+            )
+        if self.label_weight == "compounded" and (
+            self.site != "attention_block" or self.partner != "flip" or self.per_sample
+        ):
+            raise ValueError(
+                "mixup_label_weight='compounded' holds for mixup_site='attention_block' with mixup_partner='flip' and "
+                f"one lambda a batch, not for mixup_site={self.site!r} with mixup_partner={self.partner!r} and "
+                f"mixup_per_sample={self.per_sample}: change these, or leave it out."
             )
 
     def with_options(
         self,
         *,
         site: str | None = None,
-        layers: str | int | Sequence[int] | None = None,
+        layers: str | int | Sequence[int | str] | None = None,
         ratio: str | None = None,
         alpha: float | None = None,
         draws: int | None = None,
         lam: float | None = None,
-        per_sample: bool | None = None,
+        clean: str | None = None,
+        clean_weight: float | None = None,
         prob: float | None = None,
-        attention_mask: str | None = None,
+        **general: str | float | bool | None,
     ) -> Method:
         """The same method with some of its settings replaced; None keeps the method's own.
+
+        Args:
+            site, layers, clean, clean_weight, prob: as the fields of the same name.
+            ratio, alpha, draws, lam: the kind and the parameters of the ratio.
+            general: `partner`, `per_sample`, `attention_mask`, `label_weight`, `start` and `stop`, as the fields.
 
         Raises:
             ValueError: a value that is not allowed, or an option without meaning for what was chosen.
         """
         ratio_options = {"alpha": alpha, "draws": draws, "lam": lam}
-        general = {"site": site, "per_sample": per_sample, "prob": prob, "attention_mask": attention_mask}
+        general |= {"site": site, "clean": clean, "clean_weight": clean_weight, "prob": prob}
         changed = {name: value for name, value in general.items() if value is not None}
         ratio_changed = ratio is not None or any(value is not None for value in ratio_options.values())
         if self.site is None:
@@ -102,19 +151,25 @@ class Method:
             return self
         if ratio_changed:
             changed["ratio"] = _with_ratio_options(self.ratio, ratio, ratio_options)
+        if clean_weight is not None and changed.get("clean", self.clean) != "average":
+            raise ValueError(
+                f"mixup_clean_weight={clean_weight} is for mixup_clean='average': add that, or leave the weight out."
+            )
+        if clean == "alternate" and prob is None:
+            changed["prob"] = 0.5
         new_site = changed.get("site", self.site)
-        if new_site not in LAYER_SITES:
-            if layers is not None:
-                raise ValueError(
-                    f"mixup_layers={layers!r} has no meaning at mixup_site={new_site!r}: layers are for "
-                    f"{', '.join(LAYER_SITES)}."
-                )
-            changed["layers"] = ()
-        else:
+        if new_site in LAYER_SITES:
             changed["layers"] = parse_layers(layers) if layers is not None else self.layers or "all"
+        elif layers is not None:
+            raise ValueError(
+                f"mixup_layers={layers!r} has no meaning at mixup_site={new_site!r}: layers are for "
+                f"{', '.join(LAYER_SITES)}."
+            )
+        else:
+            changed["layers"] = ()
         return replace(self, **changed)
 
-    def resolve_layers(self, num_layers: int) -> tuple[int, ...]:
+    def resolve_layers(self, num_layers: int) -> tuple[int | str, ...]:
         """The blocks that this method mixes in, for a model of `num_layers` blocks.
 
         Raises:
@@ -124,33 +179,39 @@ class Method:
             return ()
         first = 0 if self.site == "hidden" else 1
         if self.layers == "all":
-            return tuple(range(first, num_layers + 1))
-        outside = [layer for layer in self.layers if not first <= layer <= num_layers]
-        if outside:
+            blocks = tuple(range(first, num_layers + 1))
+            return (*blocks, "pooled") if self.one_layer else blocks
+        # A fraction of the depth stands for the block of a model of another depth: 7 of 12 is 4 of 6.
+        layers = [math.ceil(layer * num_layers) if isinstance(layer, Fraction) else layer for layer in self.layers]
+        allowed = [*range(first, num_layers + 1), *(["pooled"] if self.one_layer else [])]
+        if not set(layers) <= set(allowed):
+            also = " and pooled" if self.one_layer else ""
             raise ValueError(
-                f"mixup_layers={','.join(map(str, self.layers))} does not fit the model: it has {num_layers} blocks, "
-                f"so mixup_site={self.site!r} allows {first} to {num_layers}."
+                f"mixup_layers={','.join(map(str, self.layers))} does not fit: the model has {num_layers} blocks, "
+                f"so mixup_method={self.name!r} at mixup_site={self.site!r} allows {first} to {num_layers}{also}."
             )
-        return self.layers
+        return tuple(dict.fromkeys(layers))
 
 
-def parse_layers(layers: str | int | Sequence[int]) -> str | tuple[int, ...]:
-    """`"all"`, `"4"`, `"4,8"`, 4 or [4, 8] as `"all"` or a sorted tuple of ints.
+def parse_layers(layers: str | int | Sequence[int | str]) -> str | tuple[int | str, ...]:
+    """`"all"`, `"4"`, `"4,8"`, 4 or [4, 8] as `"all"` or a tuple in order, where `"pooled"` comes last.
 
     Example:
-        >>> parse_layers("8,4")
-        (4, 8)
+        >>> parse_layers("8,pooled,4")
+        (4, 8, 'pooled')
     """
     if layers == "all":
         return "all"
     parts = layers.split(",") if isinstance(layers, str) else [layers] if isinstance(layers, int) else list(layers)
+    parts = [part.strip() if isinstance(part, str) else part for part in parts]
+    pooled = ("pooled",) if "pooled" in parts else ()
     try:
-        numbers = tuple(sorted({int(part) for part in parts}))
+        numbers = tuple(sorted({int(part) for part in parts if part != "pooled"}))
     except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or numbers[0] < 0:
+        parts = []
+    if not parts or any(number < 0 for number in numbers):
         raise ValueError(f"mixup_layers={layers!r} is not allowed: give 'all' or block numbers such as 4 or 4,8.")
-    return numbers
+    return (*numbers, *pooled)
 
 
 def _with_ratio_options(own: Ratio, kind: str | None, options: dict[str, float | None]) -> Ratio:

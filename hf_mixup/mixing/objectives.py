@@ -74,19 +74,30 @@ class Objective:
                 )
 
     def __call__(
-        self, logits: Tensor, labels: Tensor, partner: Tensor | None = None, label_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        partner: Tensor | None = None,
+        label_weight: Tensor | None = None,
+        clean_weight: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted loss and the weight of each row; the batch's loss is `losses.sum() / weights.sum()`.
 
         Args:
-            logits: `[batch, classes]`; for regression `[batch, 1]` or `[batch, targets]`.
+            logits: `[batch, classes]`, with `clean_weight` the clean rows first and then the mixed ones,
+                `[2 * batch, classes]`; for regression `[batch, 1]` or `[batch, targets]`.
             labels: `[batch]` class ids or floats, or `[batch, classes]` floats.
             partner: `[batch]` int64, whose label is the second term; None for a plain batch.
             label_weight: `[batch]`, the own label's share; given together with `partner`.
+            clean_weight: the weight of the clean rows beside the mixed ones.
 
         Returns:
             Two tensors `[batch]`. A row one of whose labels is missing counts with the other's weight.
         """
+        if clean_weight is not None:
+            clean_logits, mixed_logits = logits.chunk(2)
+            clean, mixed = self(clean_logits, labels), self(mixed_logits, labels, partner, label_weight)
+            return _average(clean[0], mixed[0], clean_weight), _average(clean[1], mixed[1], clean_weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.problem_type == "regression":
             return self._squared_error(logits, labels, partner, label_weight)
@@ -100,13 +111,20 @@ class Objective:
         share = label_weight.to(logits.dtype)
         return share * own_loss + (1 - share) * their_loss, share * own_weight + (1 - share) * their_weight
 
-    def weights(self, labels: Tensor, partner: Tensor | None = None, label_weight: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        labels: Tensor,
+        partner: Tensor | None = None,
+        label_weight: Tensor | None = None,
+        clean_weight: float | None = None,
+    ) -> Tensor:
         """The weights `[batch]` that `__call__` returns, known before there are logits."""
         own = self._label_weights(labels)
         if partner is None or self.problem_type == "regression":
             return own
         share = label_weight.to(own.dtype)
-        return share * own + (1 - share) * own.index_select(0, partner)
+        mixed = share * own + (1 - share) * own.index_select(0, partner)
+        return mixed if clean_weight is None else _average(own, mixed, clean_weight)
 
     def _label_weights(self, labels: Tensor) -> Tensor:
         if self.problem_type == "regression":
@@ -149,6 +167,10 @@ class Objective:
             targets = mix_targets(targets, partner, label_weight)
         losses = F.mse_loss(logits, targets, reduction="none").flatten(1).mean(dim=-1)
         return losses, torch.ones_like(losses)
+
+
+def _average(clean: Tensor, mixed: Tensor, clean_weight: float) -> Tensor:
+    return clean_weight * clean + (1 - clean_weight) * mixed
 
 
 def _has_label(labels: Tensor) -> Tensor:

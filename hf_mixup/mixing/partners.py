@@ -13,4 +13,24 @@ def random_partner(generator: np.random.Generator, batch_size: int) -> np.ndarra
     return generator.permutation(batch_size)
 
 
-PARTNERS = {"random": random_partner}
+def flip_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
+    """The rows in reverse order; partners are each other's partners (timm, TransMix).
+
+    Example:
+        >>> flip_partner(np.random.default_rng(0), 4).tolist()
+        [3, 2, 1, 0]
+    """
+    return np.arange(batch_size)[::-1].copy()
+
+
+def roll_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
+    """Each row's partner is the row before it; with two rows or more none is its own partner (torchvision).
+
+    Example:
+        >>> roll_partner(np.random.default_rng(0), 4).tolist()
+        [3, 0, 1, 2]
+    """
+    return np.roll(np.arange(batch_size), 1)
+
+
+PARTNERS = {"random": random_partner, "flip": flip_partner, "roll": roll_partner}

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SITES = ("embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
+SITES = ("word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
 LAYER_SITES = ("hidden", "attention", "attention_block")
-TOKEN_SITES = ("embeddings", *LAYER_SITES)
+TOKEN_SITES = ("word_embeddings", "embeddings", *LAYER_SITES)
 ATTENTION_MASKS = ("own", "union", "intersection")
 
 
@@ -45,9 +45,10 @@ class PairPlan:
 
     Args:
         partner: `[batch]` int64, a permutation of the rows; features and labels both read it.
-        site: where to mix. `"embeddings"` (output of the embedding module), `"hidden"` (output of block k, 0 being the
-            embedding output), `"attention"` (self-attention output), `"attention_block"` (after its dense, dropout,
-            residual and LayerNorm), `"pooled"` (what the last linear layer reads) or `"logits"`.
+        site: where to mix. `"word_embeddings"` (before positions, types and LayerNorm are added), `"embeddings"`
+            (output of the embedding module), `"hidden"` (output of block k, 0 being the embedding output),
+            `"attention"` (self-attention output), `"attention_block"` (after its dense, dropout, residual and
+            LayerNorm), `"pooled"` (what the last linear layer reads) or `"logits"`.
         weight: the own row's share $w$ in [0, 1], floating point: a scalar `[]`, `[batch, 1, 1]` per row,
             `[batch, length, 1]` per token or `[batch, 1, hidden]` per feature.
         layers: for the sites `hidden` (0..N), `attention` and `attention_block` (1..N): the blocks to mix in, counted
@@ -56,6 +57,9 @@ class PairPlan:
             row or per batch.
         attention_mask: the positions that attention sees once rows are mixed: the row's `"own"`, the `"union"` of
             both rows', or their `"intersection"`.
+        clean_weight: train the clean rows along: the forward pass gives `[2 * batch, ...]`, the clean rows first, from
+            the first mixed site on, and their loss counts with this weight in (0, 1), that of the mixed rows with the
+            rest. None: mixed rows only.
         inverse: `[batch]`, the inverse permutation (the backward pass gathers with it); computed if not given.
 
     Raises:
@@ -74,6 +78,7 @@ class PairPlan:
     layers: tuple[int, ...] = ()
     label_weight: Tensor | None = None
     attention_mask: str = "own"
+    clean_weight: float | None = None
     inverse: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ class PairPlan:
             )
         _check_choice("site", self.site, SITES)
         _check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
-        if self.site == "embeddings" and not self.layers:
+        if self.site in ("word_embeddings", "embeddings") and not self.layers:
             object.__setattr__(self, "layers", (0,))
         if (self.site in TOKEN_SITES) != bool(self.layers):
             raise ValueError(
@@ -105,6 +110,8 @@ class PairPlan:
             object.__setattr__(self, "label_weight", self.weight.reshape(-1).expand(rows))
         elif tuple(self.label_weight.shape) != (rows,):
             raise ValueError(f"label_weight must have shape [{rows}], got {list(self.label_weight.shape)}.")
+        if self.clean_weight is not None and not 0 < self.clean_weight < 1:
+            raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
         if self.inverse is None:
             object.__setattr__(self, "inverse", torch.argsort(self.partner))
 
@@ -115,6 +122,16 @@ class PairPlan:
             for name in ("partner", "weight", "label_weight", "inverse")
         }
         return replace(self, **moved)
+
+    def skip_padding(self, attention_mask: Tensor) -> PairPlan:
+        """The same plan, mixing a position only where both rows have a token.
+
+        Args:
+            attention_mask: `[batch, length]`, nonzero where there is a token.
+        """
+        tokens = attention_mask.bool()
+        both = (tokens & tokens.index_select(0, self.partner)).unsqueeze(-1)
+        return replace(self, weight=torch.where(both, self.weight, 1.0))
 
     def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
         """`states` mixed with their partners' if this plan mixes `site` at `layer`, else `states` itself.
@@ -127,16 +144,32 @@ class PairPlan:
         if site != self.site or (self.layers and layer not in self.layers):
             return states
         weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
-        return mix(states, self.partner, weight, self.inverse)
+        rows = self.partner.shape[0]
+        clean, mixed = (states[:rows], states[rows:]) if states.shape[0] > rows else (states, states)
+        mixed = mix(mixed, self.partner, weight, self.inverse)
+        return mixed if self.clean_weight is None else torch.cat([clean, mixed])
 
-    def mix_mask(self, mask: Tensor | None, layer: int) -> Tensor | None:
-        """The attention mask of block `layer`, which sees mixed rows if something was mixed before its attention.
+    def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
+        """What block `layer` reads: its input, with the clean rows beside those to be mixed, and its attention mask.
 
         Args:
+            hidden_states: `[batch, length, hidden]`, or twice the rows once clean and mixed rows went apart.
             mask: `[batch, ...]` of bool or int (nonzero = visible), or of floats to be added (0 = visible); None when
                 nothing is hidden.
-            layer: the block whose attention asks, 1..N.
+            layer: the block, 1..N.
         """
+        mixes_inside = self.site in ("attention", "attention_block") and layer == min(self.layers)
+        if self.clean_weight is not None and mixes_inside:
+            hidden_states = torch.cat([hidden_states, hidden_states])
+        rows = self.partner.shape[0]
+        own_mask = None if mask is None else mask[:rows]
+        mixed_mask = self._mixed_mask(own_mask, layer)
+        if mask is not None and hidden_states.shape[0] > rows:
+            mixed_mask = torch.cat([own_mask, mixed_mask])
+        return hidden_states, mixed_mask
+
+    def _mixed_mask(self, mask: Tensor | None, layer: int) -> Tensor | None:
+        """The mask of mixed rows: the policy's, once something was mixed before the attention of the block."""
         if mask is None or self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
             return mask
         partners = mask.index_select(0, self.partner)

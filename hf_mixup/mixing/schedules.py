@@ -11,3 +11,13 @@ def coin(generator: np.random.Generator, probability: float) -> bool:
         True
     """
     return bool(generator.random() < probability)
+
+
+def within(progress: float, start: float, stop: float) -> bool:
+    """Whether the finished fraction of the training lies in `[start, stop)`.
+
+    Example:
+        >>> [within(progress, 0.5, 1.0) for progress in (0.0, 0.49, 0.5, 0.99)]
+        [False, False, True, True]
+    """
+    return start <= progress < stop

@@ -25,6 +25,23 @@ def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tenso
     return share * targets + (1 - share) * targets[partner]
 
 
+def compounded_share(ratio: Tensor, layers: int) -> Tensor:
+    r"""The own row's share after mixing a residual stream in several blocks with a partner that is mixed likewise.
+
+    With partners that are each other's partner, each mix maps the own share $a$ to $\lambda a + (1 - \lambda)(1 - a)$;
+    from $a = 1$, $L$ of them leave $(1 + (2 \lambda - 1)^L) / 2$, if what the blocks add is left aside.
+
+    Args:
+        ratio: lambda, any shape.
+        layers: the number of mixed blocks.
+
+    Example:
+        >>> compounded_share(torch.tensor(0.9), 2)
+        tensor(0.8200)
+    """
+    return (1 + (2 * ratio - 1) ** layers) / 2
+
+
 def balanced_class_weights(labels: Sequence[int], num_labels: int) -> list[float]:
     """scikit-learn's "balanced" weights, $n / (C_{present} \\cdot n_c)$; a class without rows gets 1.
 

@@ -19,18 +19,12 @@ class MixupBertSelfAttention(BertSelfAttention):
     mixup_layer: int
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        *args: Any,
-        mixup: PairPlan | None = None,
-        **kwargs: Any,
+        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if mixup is None:
-            return super().forward(hidden_states, attention_mask, *args, **kwargs)
-        attention_mask = mixup.mix_mask(attention_mask, self.mixup_layer)
-        attn_output, attn_weights = super().forward(hidden_states, attention_mask, *args, **kwargs)
-        return mixup.mix(attn_output, "attention", self.mixup_layer), attn_weights
+        attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
+        if mixup is not None:
+            attn_output = mixup.mix(attn_output, "attention", self.mixup_layer)
+        return attn_output, attn_weights
 
 
 class MixupBertAttention(BertAttention):
@@ -52,13 +46,21 @@ class MixupBertLayer(BertLayer):
 
     mixup_layer: int
 
-    def forward(self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        mixup: PairPlan | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         if mixup is None:
-            return super().forward(hidden_states, *args, **kwargs)
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
         if self.mixup_layer == 1:
             hidden_states = mixup.mix(hidden_states, "embeddings")
             hidden_states = mixup.mix(hidden_states, "hidden", 0)
-        hidden_states = super().forward(hidden_states, *args, mixup=mixup, **kwargs)
+        hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
+        hidden_states = super().forward(hidden_states, attention_mask, *args, mixup=mixup, **kwargs)
         return mixup.mix(hidden_states, "hidden", self.mixup_layer)
 
 
@@ -112,6 +114,8 @@ class MixupBertForSequenceClassification(MixupModel, BertForSequenceClassificati
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        if mixup.site == "word_embeddings":
+            inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.bert(**inputs, return_dict=True, mixup=mixup, **kwargs)
         pooled = self.dropout(outputs.pooler_output)
         return mixed_output(outputs, pooled, self.classifier, labels, mixup)

@@ -23,13 +23,12 @@ class MixupDistilBertSelfAttention(DistilBertSelfAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if mixup is None:
-            return super().forward(hidden_states, attention_mask, **kwargs)
-        attention_mask = mixup.mix_mask(attention_mask, self.mixup_layer)
-        attn_output, attn_weights = super().forward(hidden_states, attention_mask, **kwargs)
-        return mixup.mix(attn_output, "attention", self.mixup_layer), attn_weights
+        attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
+        if mixup is not None:
+            attn_output = mixup.mix(attn_output, "attention", self.mixup_layer)
+        return attn_output, attn_weights
 
 
 class MixupTransformerBlock(TransformerBlock):
@@ -48,6 +47,7 @@ class MixupTransformerBlock(TransformerBlock):
         if self.mixup_layer == 1:
             hidden_states = mixup.mix(hidden_states, "embeddings")
             hidden_states = mixup.mix(hidden_states, "hidden", 0)
+        hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
         # Written out because no module of its own ends after the first LayerNorm.
         attention_output, _ = self.attention(hidden_states, attention_mask=attention_mask, mixup=mixup, **kwargs)
         attention_output = self.sa_layer_norm(attention_output + hidden_states)
@@ -102,6 +102,8 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        if mixup.site == "word_embeddings":
+            inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.distilbert(**inputs, return_dict=True, mixup=mixup, **kwargs)
         pooled = self.pre_classifier(outputs.last_hidden_state[:, 0]).relu()
         return mixed_output(outputs, self.dropout(pooled), self.classifier, labels, mixup)

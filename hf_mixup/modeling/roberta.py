@@ -20,18 +20,12 @@ class MixupRobertaSelfAttention(RobertaSelfAttention):
     mixup_layer: int
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        *args: Any,
-        mixup: PairPlan | None = None,
-        **kwargs: Any,
+        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if mixup is None:
-            return super().forward(hidden_states, attention_mask, *args, **kwargs)
-        attention_mask = mixup.mix_mask(attention_mask, self.mixup_layer)
-        attn_output, attn_weights = super().forward(hidden_states, attention_mask, *args, **kwargs)
-        return mixup.mix(attn_output, "attention", self.mixup_layer), attn_weights
+        attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
+        if mixup is not None:
+            attn_output = mixup.mix(attn_output, "attention", self.mixup_layer)
+        return attn_output, attn_weights
 
 
 class MixupRobertaAttention(RobertaAttention):
@@ -53,13 +47,21 @@ class MixupRobertaLayer(RobertaLayer):
 
     mixup_layer: int
 
-    def forward(self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        mixup: PairPlan | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         if mixup is None:
-            return super().forward(hidden_states, *args, **kwargs)
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
         if self.mixup_layer == 1:
             hidden_states = mixup.mix(hidden_states, "embeddings")
             hidden_states = mixup.mix(hidden_states, "hidden", 0)
-        hidden_states = super().forward(hidden_states, *args, mixup=mixup, **kwargs)
+        hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
+        hidden_states = super().forward(hidden_states, attention_mask, *args, mixup=mixup, **kwargs)
         return mixup.mix(hidden_states, "hidden", self.mixup_layer)
 
 
@@ -113,7 +115,18 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        if mixup.site == "word_embeddings":
+            inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.roberta(**inputs, return_dict=True, mixup=mixup, **kwargs)
         head = self.classifier
         pooled = torch.tanh(head.dense(head.dropout(outputs.last_hidden_state[:, 0])))
         return mixed_output(outputs, head.dropout(pooled), head.out_proj, labels, mixup)
+
+    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
+        # Given embeddings, RoBERTa counts positions through the padding; given tokens, it does not.
+        if inputs["position_ids"] is None and inputs["input_ids"] is not None:
+            embeddings = self.roberta.embeddings
+            inputs["position_ids"] = embeddings.create_position_ids_from_input_ids(
+                inputs["input_ids"], embeddings.padding_idx
+            )
+        return super()._mixed_word_embeddings(inputs, mixup)

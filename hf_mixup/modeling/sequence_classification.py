@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
@@ -45,6 +46,15 @@ class MixupModel(PreTrainedModel):
             self.save_pretrained(save_directory, **kwargs)
         finally:
             self.__class__ = mixup_class
+
+    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
+        """The inputs with mixed word embeddings in place of tokens; positions, types and mask stay the own row's."""
+        embeddings = inputs["inputs_embeds"]
+        if embeddings is None:
+            embeddings = self.get_input_embeddings()(inputs["input_ids"])
+        if mixup.clean_weight is not None:
+            inputs = {name: None if value is None else torch.cat([value, value]) for name, value in inputs.items()}
+        return {**inputs, "input_ids": None, "inputs_embeds": mixup.mix(embeddings, "word_embeddings")}
 
     def _swap_classes(self, blocks: Iterable[nn.Module], classes: Mapping[type, type]) -> None:
         """Give the modules of the blocks their mixup classes, in place.

@@ -24,8 +24,14 @@ class MixupTrainingArguments(TrainingArguments):
         mixup_per_sample: whether every row draws its own lambda.
         mixup_layers: `all`, or blocks such as `4` or `4,8`.
         mixup_site: `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
+        mixup_partner: who is mixed with whom: `random`, `flip` or `roll`.
+        mixup_attention_mask: what attention sees of mixed rows: `own`, `union` or `intersection`; or `skip`, to mix
+            only where both rows have a token.
+        mixup_clean: `none`, `average` (train the clean rows along) or `alternate` (mix half of the batches).
+        mixup_clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
+        mixup_label_weight: `ratio` or `compounded` (what several mixes of a residual stream leave of the own row).
         mixup_prob: the share of batches that are mixed, in [0, 1].
-        mixup_attention_mask: what attention sees of mixed rows: `own`, `union` or `intersection`.
+        mixup_start, mixup_stop: the fractions of the training between which batches are mixed.
         class_weights: `balanced`, or one weight a class such as `1,2.5`.
 
     Raises:
@@ -70,12 +76,41 @@ class MixupTrainingArguments(TrainingArguments):
             "Default: the method's."
         },
     )
-    mixup_prob: float | None = field(
-        default=None, metadata={"help": "The share of batches that are mixed, from 0 to 1. Default: the method's."}
+    mixup_partner: str | None = field(
+        default=None, metadata={"help": "Who is mixed with whom: random, flip or roll. Default: the method's."}
     )
     mixup_attention_mask: str | None = field(
         default=None,
-        metadata={"help": "What attention sees of mixed rows: own, union or intersection. Default: the method's."},
+        metadata={
+            "help": "What attention sees of mixed rows: own, union or intersection; skip mixes only where both rows "
+            "have a token. Default: the method's."
+        },
+    )
+    mixup_clean: str | None = field(
+        default=None,
+        metadata={
+            "help": "Clean rows: none, average (trained along with the mixed ones) or alternate (half of the batches "
+            "stay clean). Default: the method's."
+        },
+    )
+    mixup_clean_weight: float | None = field(
+        default=None, metadata={"help": "For --mixup_clean average: the weight of the clean rows. Default: 0.5."}
+    )
+    mixup_label_weight: str | None = field(
+        default=None,
+        metadata={
+            "help": "The own label's share: ratio (lambda) or compounded (for attention_block with --mixup_partner "
+            "flip). Default: the method's."
+        },
+    )
+    mixup_prob: float | None = field(
+        default=None, metadata={"help": "The share of batches that are mixed, from 0 to 1. Default: the method's."}
+    )
+    mixup_start: float | None = field(
+        default=None, metadata={"help": "Mix from this fraction of the training on. Default: the method's."}
+    )
+    mixup_stop: float | None = field(
+        default=None, metadata={"help": "Mix up to this fraction of the training. Default: the method's."}
     )
     class_weights: str | None = field(
         default=None,
@@ -102,8 +137,14 @@ class MixupTrainingArguments(TrainingArguments):
             per_sample=self.mixup_per_sample,
             layers=self.mixup_layers,
             site=self.mixup_site,
-            prob=self.mixup_prob,
+            partner=self.mixup_partner,
             attention_mask=self.mixup_attention_mask,
+            clean=self.mixup_clean,
+            clean_weight=self.mixup_clean_weight,
+            label_weight=self.mixup_label_weight,
+            prob=self.mixup_prob,
+            start=self.mixup_start,
+            stop=self.mixup_stop,
         )
 
     def parse_class_weights(self) -> str | list[float] | None:

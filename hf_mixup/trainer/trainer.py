@@ -101,8 +101,8 @@ class MixupTrainerMixin:
                     f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
                 )
             key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
-            plan = mixup.plan(batch, batch["labels"], key)
-            planned.append({**batch, PLAN: None if plan is None else plan.to(batch["labels"].device)})
+            progress = self.state.global_step / max(self.state.max_steps, 1)
+            planned.append({**batch, PLAN: mixup.plan(batch, batch["labels"], key, progress)})
         if self.compute_loss_func is None and planned:
             num_items = self._group_weight(planned)
         return planned, num_items
@@ -160,18 +160,27 @@ class MixupTrainerMixin:
     ) -> Tensor:
         if self.compute_loss_func is not None:
             return self._custom_loss(outputs, labels, plan, group_weight)
-        partner, label_weight = (None, None) if plan is None else (plan.partner, outputs.label_weight)
-        loss = weighted_mean(*self._objective_for(labels)(outputs.logits, labels, partner, label_weight), group_weight)
+        objective = self._objective_for(labels)
+        if plan is None:
+            losses = objective(outputs.logits, labels)
+        else:
+            losses = objective(outputs.logits, labels, plan.partner, outputs.label_weight, plan.clean_weight)
+        loss = weighted_mean(*losses, group_weight)
         if group_weight is None:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
 
     def _custom_loss(self, outputs: Any, labels: Tensor, plan: PairPlan, num_items: Tensor | int | None) -> Tensor:
-        if plan.weight.numel() > 1:
+        if self.args.mixup().per_sample:
             raise ValueError(
                 "compute_loss_func returns one number for the batch, but lambda is drawn for every row: "
                 "set mixup_per_sample to false, or leave compute_loss_func out."
+            )
+        if plan.clean_weight is not None:
+            raise ValueError(
+                "compute_loss_func does not know clean rows from mixed ones: set mixup_clean to none or alternate, or "
+                "leave compute_loss_func out."
             )
         share = outputs.label_weight[0]
         own = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
@@ -213,8 +222,8 @@ class MixupTrainerMixin:
         weights = []
         for batch in planned:
             plan = batch[PLAN]
-            partner, label_weight = (None, None) if plan is None else (plan.partner, plan.label_weight)
-            weights.append(objective.weights(batch["labels"], partner, label_weight).sum())
+            mixed = () if plan is None else (plan.partner, plan.label_weight, plan.clean_weight)
+            weights.append(objective.weights(batch["labels"], *mixed).sum())
         total = torch.stack(weights).sum()
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.to(self.args.device)).sum()

@@ -94,6 +94,83 @@ def test_another_site_takes_its_own_layers():
     assert amplify.with_options(site="pooled").resolve_layers(2) == ()
 
 
+def test_flip_and_roll():
+    rows = plans("amplify", count=1, partner="flip", alpha=1.0)[0].partner
+    assert rows.tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    rows = plans("amplify", count=1, partner="roll", alpha=1.0)[0].partner
+    assert rows.tolist() == [7, 0, 1, 2, 3, 4, 5, 6]
+    odd = plans("amplify", count=1, partner="flip", alpha=1.0, labels=torch.arange(3))[0].partner
+    assert odd.tolist() == [2, 1, 0]
+
+
+def test_mixing_between_two_fractions_of_the_training():
+    mixup = Mixup(METHODS["amplify"].with_options(alpha=1.0, start=0.25, stop=0.75), num_layers=2)
+    mixed = [mixup.plan({}, LABELS, StepKey(1, step=step), progress=step / 8) is not None for step in range(8)]
+    assert mixed == [False, False, True, True, True, True, False, False]
+    transformer = Mixup(METHODS["mixup-transformer"], num_layers=2)
+    mixed = [transformer.plan({}, LABELS, StepKey(1, step=step), progress=step / 4) for step in range(4)]
+    assert [plan and plan.weight.item() for plan in mixed] == [None, None, 0.5, 0.5]
+
+
+def test_manifold_draws_every_eligible_place_equally_often():
+    mixup = Mixup(METHODS["manifold"], num_layers=3)
+    drawn = [mixup.plan({}, LABELS, StepKey(1, step=step)) for step in range(3000)]
+    places = [(plan.site, plan.layers) for plan in drawn]
+    expected = [("hidden", (0,)), ("hidden", (1,)), ("hidden", (2,)), ("hidden", (3,)), ("pooled", ())]
+    assert sorted(set(places)) == expected
+    assert all(abs(places.count(place) / 3000 - 0.2) < 0.03 for place in expected)
+    assert {plan.attention_mask for plan in drawn if plan.site == "hidden"} == {"union"}
+    assert METHODS["manifold"].with_options(layers="0,2,pooled").resolve_layers(3) == (0, 2, "pooled")
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"), [(12, (7, 9, 12)), (24, (14, 18, 24)), (6, (4, 5, 6)), (4, (3, 4)), (2, (2,)), (1, (1,))]
+)
+def test_tmix_takes_the_same_fractions_of_another_depth(depth, blocks):
+    assert METHODS["tmix"].resolve_layers(depth) == blocks
+
+
+def test_the_papers_defaults():
+    for name, site, kind, alpha, mask in (
+        ("embedmix", "embeddings", "beta-max", 0.2, "union"),
+        ("sentmix", "pooled", "beta-max", 0.2, "own"),
+        ("manifold", "hidden", "beta", 2.0, "union"),
+        ("tmix", "hidden", "beta", 16.0, "union"),
+    ):
+        method = METHODS[name]
+        found = (method.site, method.ratio.kind, method.ratio.alpha, method.attention_mask)
+        assert found == (site, kind, alpha, mask)
+    assert METHODS["mixup-transformer"].ratio.lam == 0.5 and METHODS["mixup-transformer"].start == 0.5
+    assert all(method.paper is not None for name, method in METHODS.items() if name != "none")
+
+
+def test_alternate_tosses_a_coin_and_average_trains_both():
+    alternate = METHODS["embedmix"].with_options(clean="alternate")
+    assert alternate.prob == 0.5
+    assert METHODS["embedmix"].with_options(clean="alternate", prob=0.2).prob == 0.2
+    plan = plans("embedmix", count=1, clean="average", clean_weight=0.3, ratio="constant", lam=0.6)[0]
+    assert plan.clean_weight == 0.3
+
+
+def test_compounded_label_weights_are_what_repeated_mixing_leaves():
+    plan = plans("amplify-code", count=1, partner="flip", label_weight="compounded", ratio="constant", lam=0.9)[0]
+    # Twelve blocks that do nothing but mix: follow the own share of a row through them.
+    own = 1.0
+    for _ in range(12):
+        own = 0.9 * own + 0.1 * (1 - own)
+    assert plan.label_weight.tolist() == pytest.approx([own] * 8, abs=1e-6)
+    assert plan.weight.item() == pytest.approx(0.9)
+
+
+def test_skip_reads_the_attention_mask_of_the_batch():
+    mixup = Mixup(METHODS["amplify"].with_options(attention_mask="skip", ratio="constant", lam=0.6), num_layers=2)
+    mask = torch.ones(8, 3, dtype=torch.long)
+    mask[4:, 1:] = 0
+    plan = mixup.plan({"attention_mask": mask}, LABELS, StepKey(0))
+    both = mask.bool() & mask[plan.partner].bool()
+    assert torch.equal(plan.weight.squeeze(-1), torch.where(both, 0.6, 1.0)) and plan.attention_mask == "own"
+
+
 @pytest.mark.parametrize(
     ("layers", "expected"), [("all", "all"), ("4", (4,)), (4, (4,)), ("8, 4", (4, 8)), ([1, 1], (1,)), ((2,), (2,))]
 )
@@ -112,13 +189,33 @@ def test_layers_that_are_none(layers):
     [
         ("none", {"alpha": 0.1}, "mixup_method='none' does not mix"),
         ("none", {"layers": "1"}, "mixup_method='none' does not mix"),
-        ("amplify", {"site": "attentions"}, "mixup_site='attentions' is unknown: choose one of embeddings, hidden"),
+        (
+            "amplify",
+            {"site": "attentions"},
+            "mixup_site='attentions' is unknown: choose one of word_embeddings, embeddings",
+        ),
         ("amplify", {"site": "pooled", "layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='pooled'"),
         ("amplify", {"site": "pooled", "attention_mask": "union"}, "has no meaning at mixup_site='pooled'"),
         ("amplify", {"attention_mask": "all"}, "mixup_attention_mask='all' is unknown"),
         ("amplify", {"prob": 1.1}, "mixup_prob=1.1 is not allowed"),
         ("amplify", {"alpha": 0}, "mixup_alpha=0 is not allowed"),
         ("amplify", {"lam": 0.5}, "mixup_lambda=0.5 is not used by mixup_ratio='max-of-n'"),
+        ("amplify", {"partner": "next"}, "mixup_partner='next' is unknown: choose one of random, flip, roll"),
+        ("amplify", {"clean": "both"}, "mixup_clean='both' is unknown: choose one of none, average, alternate"),
+        ("amplify", {"clean_weight": 0.3}, "mixup_clean_weight=0.3 is for mixup_clean='average'"),
+        ("amplify", {"clean": "average", "clean_weight": 1.0}, "mixup_clean_weight=1.0 is not allowed"),
+        ("amplify", {"start": 0.8, "stop": 0.2}, "mixup_start=0.8 and mixup_stop=0.2 are not allowed"),
+        ("amplify", {"start": -0.1}, "mixup_start=-0.1"),
+        ("amplify", {"label_weight": "half"}, "mixup_label_weight='half' is unknown: choose one of ratio, compounded"),
+        (
+            "amplify",
+            {"label_weight": "compounded"},
+            "holds for mixup_site='attention_block' with mixup_partner='flip'",
+        ),
+        ("amplify-code", {"label_weight": "compounded"}, "holds for mixup_site='attention_block'"),
+        ("sentmix", {"layers": "3"}, "mixup_layers='3' has no meaning at mixup_site='pooled'"),
+        ("sentmix", {"attention_mask": "skip"}, "mixup_attention_mask='skip' has no meaning at mixup_site='pooled'"),
+        ("embedmix", {"layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='embeddings'"),
         ("amplify", {"ratio": "normal"}, "mixup_ratio='normal' is unknown"),
     ],
 )
@@ -131,5 +228,7 @@ def test_options_without_meaning_are_refused(method, options, message):
     ("site", "layer", "first"), [("attention", 13, 1), ("attention_block", 0, 1), ("hidden", 13, 0)]
 )
 def test_a_block_that_the_model_does_not_have(site, layer, first):
-    with pytest.raises(ValueError, match=f"it has 12 blocks, so mixup_site='{site}' allows {first} to 12"):
+    with pytest.raises(
+        ValueError, match=f"has 12 blocks, so mixup_method='amplify' at mixup_site='{site}' allows {first} to 12"
+    ):
         METHODS["amplify"].with_options(site=site, layers=layer).resolve_layers(12)

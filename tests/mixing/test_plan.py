@@ -130,21 +130,52 @@ def test_masks_are_joined_from_the_block_after_the_mixing_on():
     partner, weight = torch.tensor([1, 0]), torch.tensor(0.5)
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
     union = PairPlan(partner, weight, "hidden", layers=(1, 2), attention_mask="union")
-    assert torch.equal(union.mix_mask(mask, layer=1), mask)
-    assert union.mix_mask(mask, layer=2).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
-    assert union.mix_mask(mask.bool(), layer=2).tolist() == [[True, True, True, False]] * 2
+    states = torch.zeros(2, 4, 1)
+
+    def mask_of(plan, mask, layer):
+        hidden_states, found = plan.enter_block(states, mask, layer)
+        assert hidden_states is states
+        return found
+
+    assert torch.equal(mask_of(union, mask, 1), mask)
+    assert mask_of(union, mask, 2).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
+    assert mask_of(union, mask.bool(), 2).tolist() == [[True, True, True, False]] * 2
     added = torch.where(mask == 1, 0.0, -1e9)
-    assert torch.equal(union.mix_mask(added, layer=3), torch.where(union.mix_mask(mask, 3) == 1, 0.0, -1e9))
+    assert torch.equal(mask_of(union, added, 3), torch.where(mask_of(union, mask, 3) == 1, 0.0, -1e9))
     both = PairPlan(partner, weight, "embeddings", attention_mask="intersection")
-    assert both.mix_mask(mask, layer=1).tolist() == [[1, 0, 0, 0]] * 2
-    assert union.mix_mask(None, layer=2) is None
-    assert PairPlan(partner, weight, "embeddings").mix_mask(mask, layer=1) is mask
+    assert mask_of(both, mask, 1).tolist() == [[1, 0, 0, 0]] * 2
+    assert mask_of(union, None, 2) is None
+    assert torch.equal(mask_of(PairPlan(partner, weight, "embeddings"), mask, 1), mask)
+
+
+def test_clean_rows_go_beside_the_mixed_ones_from_the_first_mixed_block_on():
+    mask = torch.tensor([[1, 1], [1, 0]])
+    states = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+    plan = PairPlan(
+        torch.tensor([1, 0]), torch.tensor(0.5), "attention", (2, 3), attention_mask="union", clean_weight=0.3
+    )
+    before, before_mask = plan.enter_block(states, mask, 1)
+    assert before.shape[0] == before_mask.shape[0] == 2
+    twice, twice_mask = plan.enter_block(states, mask, 2)
+    assert torch.equal(twice, torch.cat([states, states])) and twice_mask.tolist() == [[1, 1], [1, 0]] * 2
+    mixed = plan.mix(twice, "attention", 2)
+    assert torch.equal(mixed[:2], states)
+    assert torch.equal(mixed[2:], torch.tensor([[[2.0], [3.0]]] * 2))
+    later, later_mask = plan.enter_block(mixed, mask, 3)
+    assert torch.equal(later, mixed) and later_mask.tolist() == [[1, 1], [1, 0], [1, 1], [1, 1]]
+
+
+def test_skip_mixes_only_where_both_rows_have_a_token():
+    plan = PairPlan(torch.tensor([1, 0, 2]), torch.tensor(0.25), "attention", (1,))
+    skipping = plan.skip_padding(torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]]))
+    assert skipping.weight.squeeze(-1).tolist() == [[0.25, 0.25, 1.0], [0.25, 0.25, 1.0], [0.25, 1.0, 1.0]]
+    assert skipping.label_weight.tolist() == [0.25] * 3
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"site": "attentions"}, "site='attentions' is unknown: choose one of embeddings, hidden, attention"),
+        ({"site": "attentions"}, "site='attentions' is unknown: choose one of word_embeddings, embeddings, hidden"),
         ({"attention_mask": "ones"}, "attention_mask='ones' is unknown: choose one of own, union, intersection"),
         ({"layers": ()}, "need at least one layer"),
         ({"site": "pooled"}, "does not fit site='pooled'"),
@@ -153,6 +184,7 @@ def test_masks_are_joined_from_the_block_after_the_mixing_on():
         ({"weight": torch.ones(2, 3, 4)}, "does not fit"),
         ({"weight": torch.ones(2, 3, 1), "site": "pooled", "layers": ()}, "does not fit site='pooled'"),
         ({"weight": torch.ones(2, 3, 1)}, "label_weight must be given"),
+        ({"clean_weight": 1.0}, "clean_weight=1.0 is not allowed"),
         ({"label_weight": torch.ones(3)}, "label_weight must have shape \\[2\\]"),
     ],
 )

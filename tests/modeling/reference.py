@@ -37,9 +37,7 @@ def attend(hidden: Tensor, visible: Tensor, query: nn.Linear, key: nn.Linear, va
 
 
 def norm(states: Tensor, module: nn.LayerNorm) -> Tensor:
-    centred = states - states.mean(dim=-1, keepdim=True)
-    variance = (centred**2).mean(dim=-1, keepdim=True)
-    return centred / torch.sqrt(variance + module.eps) * module.weight + module.bias
+    return F.layer_norm(states, states.shape[-1:], module.weight, module.bias, module.eps)
 
 
 def linear(states: Tensor, module: nn.Linear) -> Tensor:
@@ -51,7 +49,7 @@ def forward(
     model: nn.Module,
     batch: dict[str, Tensor],
     partner: list[int],
-    weight: float | Tensor,
+    weight: float | list[float] | Tensor,
     site: str,
     layers: tuple[int, ...] = (),
     mask_policy: str = "own",
@@ -61,17 +59,18 @@ def forward(
     theirs = own[torch.tensor(partner)]
     mixed_mask = {"own": own, "union": own | theirs, "intersection": own & theirs}[mask_policy]
     base = getattr(model, family)
-    hidden = base.embeddings(batch["input_ids"])
+    words = base.embeddings.word_embeddings(batch["input_ids"])
     blocks = base.transformer.layer if family == "distilbert" else base.encoder.layer
     mixed_yet = False
 
     def at(name: str, number: int, states: Tensor) -> Tensor:
         nonlocal mixed_yet
-        if site == name and (number in layers or name in ("embeddings", "pooled", "logits")):
+        if site == name and (number in layers or not layers):
             mixed_yet = True
             return mix_rows(states, partner, weight)
         return states
 
+    hidden = _embed(family, base.embeddings, at("word_embeddings", 0, words), batch["input_ids"])
     hidden = at("embeddings", 0, hidden)
     hidden = at("hidden", 0, hidden)
     for number, block in enumerate(blocks, start=1):
@@ -80,6 +79,17 @@ def forward(
     pooled = at("pooled", 0, _pooled(family, model, hidden))
     classifier = model.classifier.out_proj if family == "roberta" else model.classifier
     return at("logits", 0, linear(pooled, classifier))
+
+
+def _embed(family: str, module: nn.Module, words: Tensor, ids: Tensor) -> Tensor:
+    """Words, positions and types, then LayerNorm; RoBERTa counts positions from 2 on, over the tokens alone."""
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    if family == "roberta":
+        positions = torch.where(ids != 1, positions + 2, 1)
+    states = words + module.position_embeddings.weight[positions]
+    if family != "distilbert":
+        states = states + module.token_type_embeddings.weight[0]
+    return norm(states, module.LayerNorm)
 
 
 def _bert_block(block: nn.Module, number: int, hidden: Tensor, visible: Tensor, at: Callable) -> Tensor:

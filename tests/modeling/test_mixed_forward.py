@@ -47,14 +47,16 @@ def test_hidden_states(family, layers):
     check(family, "hidden", layers)
 
 
-@pytest.mark.parametrize("site", ["embeddings", "pooled", "logits"])
+@pytest.mark.parametrize("site", ["word_embeddings", "embeddings", "pooled", "logits"])
 def test_sites_without_layers(family, site):
     check(family, site)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("policy", ["union", "intersection"])
-@pytest.mark.parametrize(("site", "layers"), [("embeddings", ()), ("hidden", (1,)), ("attention", (1, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("site", "layers"), [("word_embeddings", ()), ("embeddings", ()), ("hidden", (1,)), ("attention", (1, 2))], ids=str
+)
 def test_attention_sees_the_mask_of_the_policy_once_rows_are_mixed(family, site, layers, policy, attention):
     check(family, site, layers, policy=policy, attention=attention)
 
@@ -63,6 +65,75 @@ def test_attention_sees_the_mask_of_the_policy_once_rows_are_mixed(family, site,
 def test_one_ratio_per_row(family, site):
     layers = ALL if site in ("attention", "attention_block", "hidden") else ()
     check(family, site, layers, weight=[0.1, 0.9, 0.5, 0.25, 1.0])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("policy", ["own", "union"])
+@pytest.mark.parametrize(
+    ("site", "layers"),
+    [
+        ("word_embeddings", ()),
+        ("embeddings", ()),
+        ("hidden", (2,)),
+        ("hidden", (NUM_LAYERS,)),
+        ("attention", ALL),
+        ("attention_block", (2, 3)),
+        ("pooled", ()),
+        ("logits", ()),
+    ],
+    ids=str,
+)
+def test_clean_rows_trained_along_are_the_plain_forward_pass(family, site, layers, policy, attention):
+    model = tiny_model(family, attention=attention).eval()
+    batch = tiny_batch(family)
+    plan = PairPlan(torch.tensor(PARTNER), torch.tensor(0.7), site, layers, attention_mask=policy, clean_weight=0.25)
+    outputs = model(**batch, mixup=plan)
+    plain, mixed = outputs.logits.chunk(2)
+    torch.testing.assert_close(plain, model(**batch).logits, atol=1e-6, rtol=1e-5)
+    expected = reference.forward(family, model, batch, PARTNER, 0.7, site, layers, policy)
+    torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=1e-5)
+    labels = torch.tensor(LABELS)
+    losses = Objective("single_label_classification")(
+        outputs.logits, labels, plan.partner, outputs.label_weight, plan.clean_weight
+    )
+    clean_loss = torch.nn.functional.cross_entropy(plain, labels)
+    mixed_loss = reference.pairwise_loss(expected, LABELS, PARTNER, [0.7] * 5)
+    torch.testing.assert_close(weighted_mean(*losses), 0.25 * clean_loss + 0.75 * mixed_loss, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("site", "layers"), [("embeddings", ()), ("hidden", (2,)), ("attention", ALL)], ids=str)
+def test_skip_mixes_tokens_only(family, site, layers):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    plan = PairPlan(torch.tensor(PARTNER), torch.tensor(0.7), site, layers).skip_padding(batch["attention_mask"])
+    tokens = batch["attention_mask"].tolist()
+    rows = [
+        [0.7 if tokens[i][t] and tokens[j][t] else 1.0 for t in range(len(tokens[i]))] for i, j in enumerate(PARTNER)
+    ]
+    expected = reference.forward(family, model, batch, PARTNER, torch.tensor(rows).unsqueeze(-1), site, layers)
+    torch.testing.assert_close(model(**batch, mixup=plan).logits, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["intersection", "skip", "union"])
+def test_what_stands_in_padding_cannot_move_the_result(family, policy):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    mask = batch["attention_mask"]
+    plan = PairPlan(
+        torch.tensor(PARTNER), torch.tensor(0.7), "hidden", (0,), attention_mask="own" if policy == "skip" else policy
+    )
+    if policy == "skip":
+        plan = plan.skip_padding(mask)
+    # Under union, what is padding in one row alone is a token of the mixed row: only where both have none may change.
+    changeable = mask == 0
+    if policy == "union":
+        inverse = torch.argsort(plan.partner)
+        changeable = changeable & (mask[plan.partner] == 0) & (mask[inverse] == 0)
+        assert changeable.any()
+    embeddings = torch.randn(*mask.shape, 32)
+    changed = torch.where(changeable.unsqueeze(-1), 100 * torch.randn(*mask.shape, 32), embeddings)
+    one, two = (model(inputs_embeds=e, attention_mask=mask, mixup=plan).logits for e in (embeddings, changed))
+    torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
 
 
 def test_the_first_layer_counts_from_one_and_hidden_zero_is_the_embeddings(family):

@@ -81,10 +81,16 @@ def test_without_mixing_only_the_config_of_a_mixing_run_names_mixup(tmp_path):
         "site": "attention",
         "layers": [1, 2, 3],
         "ratio": {"kind": "beta", "alpha": 1.0},
+        "one_layer": False,
         "partner": "random",
         "per_sample": False,
-        "prob": 1.0,
         "attention_mask": "own",
+        "clean": "none",
+        "clean_weight": 0.5,
+        "label_weight": "ratio",
+        "prob": 1.0,
+        "start": 0.0,
+        "stop": 1.0,
     }
     mixed.save_model(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -387,7 +393,7 @@ def test_models_and_arguments_that_do_not_fit_are_refused(tmp_path):
         trainer(tiny_model("bert", mixup=False), mixup_method="amplify")
     with pytest.raises(TypeError, match="MixupTrainer needs MixupTrainingArguments, got TrainingArguments"):
         trainer(tiny_model("bert"), TrainingArguments(output_dir=str(tmp_path)))
-    with pytest.raises(ValueError, match="mixup_layers=4 does not fit the model: it has 3 blocks"):
+    with pytest.raises(ValueError, match="mixup_layers=4 does not fit: the model has 3 blocks"):
         trainer(tiny_model("bert"), mixup_method="amplify", mixup_layers="4")
     with pytest.raises(ValueError, match="class_weights has 2 numbers, but the model has 3 classes"):
         trainer(tiny_model("bert"), class_weights="1,2")

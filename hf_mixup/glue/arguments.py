@@ -1,0 +1,164 @@
+"""From a command line, with or without a file of settings, to the argument dataclasses of the script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
+
+_CONFIG_ENDINGS = (".json", ".yaml", ".yml")
+
+
+def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[list[Any], list[str]]:
+    """Parse a command line into dataclasses.
+
+    Settings may also stand in a YAML or JSON file, given as `--config FILE` or as the only argument: flat keys that
+    are the names of flags. A flag on the command line goes before the same key in the file.
+
+    Args:
+        argv: the command line without the program's name.
+        dataclass_types: the dataclasses to fill, for example `(ModelArguments, DataTrainingArguments)`.
+
+    Returns:
+        One object for each dataclass, in their order, and notices about flags that have a new name now.
+
+    Raises:
+        UsageError: for anything that is wrong with the flags, in one sentence.
+    """
+    parser = _Parser(dataclass_types, prog="run_glue_mixup.py", allow_abbrev=True)
+    parser.add_argument("--config", help="A YAML or JSON file of flags; flags on the command line go before it.")
+    config_paths, argv = _take_config_paths(list(argv))
+    known = parser.flags()
+    settings = [token for path in config_paths for token in _config_to_argv(path, parser)]
+    argv, notices = rewrite_legacy_flags(settings + argv, known)
+    try:
+        *parsed, _, unknown = parser.parse_args_into_dataclasses(
+            argv, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise UsageError(as_one_line(error)) from error
+    if unknown:
+        raise UsageError(_unknown_sentence(unknown, known))
+    return parsed, notices
+
+
+class _Parser(HfArgumentParser):
+    """A parser whose complaints are one sentence and not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def flags(self) -> list[str]:
+        """All flags with their dashes."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def action_of(self, flag: str) -> argparse.Action | None:
+        """What argparse does for a flag."""
+        return next((action for action in self._actions if flag in action.option_strings), None)
+
+
+def _unknown_sentence(unknown: list[str], known: list[str]) -> str:
+    # Values are left out on purpose: one of them may be an access token.
+    flags = [token.partition("=")[0] for token in unknown if token.startswith("-")]
+    if not flags:
+        return "the command line has a word that belongs to no flag: every value needs its --flag before it"
+    guess = nearest(flags[0], [*known, *(f"--{name}" for name in LEGACY_FLAGS)])
+    hint = f"; did you mean {guess}?" if guess else "; --help lists all flags"
+    return f"unknown flag {flags[0]}{hint}"
+
+
+def _take_config_paths(argv: list[str]) -> tuple[list[str], list[str]]:
+    if len(argv) == 1 and not argv[0].startswith("-") and argv[0].lower().endswith(_CONFIG_ENDINGS):
+        return argv, []
+    paths: list[str] = []
+    others: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if token == "--config":
+            if not rest:
+                raise UsageError("--config needs the path of a YAML or JSON file")
+            paths.append(rest.pop(0))
+        elif token.startswith("--config="):
+            paths.append(token.partition("=")[2])
+        else:
+            others.append(token)
+    return paths, others
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """Read a flat mapping from a YAML or JSON file."""
+    if not path.lower().endswith(_CONFIG_ENDINGS):
+        raise UsageError(f"the file of settings {path} should end in .yaml, .yml or .json")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text) if path.lower().endswith(".json") else yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"the file of settings {path} cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"the file of settings {path} is not valid: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"the file of settings {path} should hold one mapping of flag names to values")
+    return content
+
+
+def _config_to_argv(path: str, parser: _Parser) -> list[str]:
+    """Write the settings of a file as the flags that say the same."""
+    argv: list[str] = []
+    for key, value in _read_config(path).items():
+        legacy = LEGACY_FLAGS.get(str(key).replace("-", "_"))
+        action = parser.action_of(f"--{key}") or (legacy and parser.action_of(f"--{legacy.now}"))
+        if key == "config" or (action is None and legacy is None):
+            guess = nearest(str(key), [flag[2:] for flag in parser.flags()] + list(LEGACY_FLAGS))
+            hint = f"; did you mean {guess}?" if guess else ""
+            raise UsageError(f"{path} has the key {key}, which is no flag of this script{hint}")
+        if value is not None:
+            argv += _flag_tokens(key, value, action)
+    return argv
+
+
+def _flag_tokens(key: str, value: Any, action: argparse.Action | None) -> list[str]:
+    nargs = None if action is None else action.nargs
+    if nargs == 0:
+        return [f"--{key}"] if value else []
+    if isinstance(value, list):
+        words = [_word(entry, action) for entry in value]
+        return [f"--{key}", *words] if nargs == "+" else [f"--{key}={','.join(words)}"]
+    return [f"--{key}={_word(value, action)}"]
+
+
+def _word(value: Any, action: argparse.Action | None) -> str:
+    if isinstance(value, bool):
+        # YAML reads a bare `no` as false: `eval_strategy: no` means the strategy called "no".
+        if value is False and action is not None and "no" in (action.choices or ()):
+            return "no"
+        return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value)
+
+
+def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
+    """Split the comma-separated column names of a flag; None stays None.
+
+    Raises:
+        UsageError: if a name is empty or stands twice.
+
+    Example:
+        >>> split_names("question, answer", "--text_column_names")
+        ('question', 'answer')
+    """
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise UsageError(f"{flag} {text!r} should be different column names with commas between them: {listed(names)}")
+    return names

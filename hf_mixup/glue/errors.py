@@ -1,0 +1,47 @@
+"""The one exception for mistakes of the user, and the small helpers that word them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A mistake in flags, files, labels or folders that the user can mend.
+
+    The message is one sentence that says what was given, what is allowed and how to mend it. The command line prints
+    it on stderr and ends with exit code 2; anything else that is raised is a bug and keeps its traceback.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the entry of `known` that is spelled most like `name`, or None if nothing comes close.
+
+    Example:
+        >>> nearest("lable", ["sentence", "label"])
+        'label'
+    """
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
+
+
+def listed(names: Iterable[object], limit: int = 12) -> str:
+    """Return the names joined by commas, at most `limit` of them, followed by how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    shown = [str(name) for name in names]
+    text = ", ".join(shown[:limit])
+    return text if len(shown) <= limit else f"{text} and {len(shown) - limit} more"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first non-empty line of an exception's text without its closing stop, to be quoted in a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def as_one_line(error: BaseException) -> str:
+    """Return an exception's whole text on one line, without runs of blanks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,121 @@
+"""Checks of the folders a run reads and writes, made before anything is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_mixup.glue.errors import UsageError, listed
+
+_RESULT_FILES = {
+    "all_results.json",
+    "eval_results.json",
+    "train_results.json",
+    "trainer_state.json",
+    "training_args.bin",
+}
+_RUN_PATTERN = re.compile(r"checkpoint-\d+|predict_results_.*\.txt")
+# A run that is stopped before its first checkpoint leaves nothing but TensorBoard's folder.
+_LOG_FOLDERS = {"runs"}
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_config.json",
+)
+
+
+def check_output_dir(path: str) -> None:
+    """Check that a run may write into a folder: it does not exist, is empty, or holds an earlier run of the script.
+
+    Raises:
+        UsageError: if it is a file, or holds something else.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output_dir {path} is a file; give a new or empty folder")
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    is_run = names & _RESULT_FILES or any(_RUN_PATTERN.fullmatch(name) for name in names) or names <= _LOG_FOLDERS
+    if not is_run:
+        raise UsageError(
+            f"--output_dir {path} is not empty and holds something else than a run of this script "
+            f"({listed(sorted(names), limit=3)}); give a new or empty folder"
+        )
+
+
+def find_checkpoint(resume_from: str | None, output_dir: str) -> str | None:
+    """Find the checkpoint that `--resume_from_checkpoint` means.
+
+    Args:
+        resume_from: None or "false" for a fresh start, "true" for the last checkpoint of `output_dir`, else a folder.
+        output_dir: the folder of the run.
+
+    Returns:
+        The folder of the checkpoint, or None for a fresh start.
+
+    Raises:
+        UsageError: if there is no checkpoint there.
+    """
+    if resume_from is None or resume_from.lower() == "false":
+        return None
+    if resume_from.lower() == "true":
+        last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        if last is None:
+            raise UsageError(
+                f"--resume_from_checkpoint true finds no checkpoint in {output_dir}; leave it out to start afresh, "
+                "or give the folder of a checkpoint"
+            )
+        return last
+    folder = Path(resume_from)
+    if not (folder / "trainer_state.json").is_file():
+        raise UsageError(
+            f"--resume_from_checkpoint {resume_from} is no folder of a checkpoint (there is no trainer_state.json); "
+            "give a folder such as output/checkpoint-500, or true for the last one"
+        )
+    return resume_from
+
+
+def check_model_folder(name_or_path: str, config_name: str | None) -> None:
+    """Check that a local model folder holds a model; the name of a model of the Hub passes.
+
+    Raises:
+        UsageError: if it looks like a path and does not exist, or lacks its configuration or its weights.
+    """
+    folder = Path(name_or_path)
+    if not folder.exists():
+        if folder.is_absolute() or name_or_path.startswith((".", "~")) or len(folder.parts) > 2:
+            raise UsageError(f"the model folder {name_or_path} does not exist; check --model_name_or_path")
+        return
+    if not folder.is_dir():
+        raise UsageError(f"--model_name_or_path {name_or_path} is a file; give the folder that holds it")
+    has_config = (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
+    if config_name is None and not has_config:
+        raise UsageError(f"the model folder {name_or_path} has no config.json; give the folder of a saved model")
+    if not any((folder / name).is_file() for name in _WEIGHT_FILES):
+        raise UsageError(
+            f"the model folder {name_or_path} has no weights (such as model.safetensors); "
+            "give the folder of a saved model"
+        )
+
+
+def read_results(output_dir: str) -> dict[str, float]:
+    """Return the content of `all_results.json`; empty if a run has not written it."""
+    file = Path(output_dir) / "all_results.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def longest_input(model: PreTrainedModel) -> int | None:
+    """Return how many positions a model has embeddings for; None if it does not count them that way.
+
+    Models of the RoBERTa family keep the first positions for padding.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            padding_idx = module.padding_idx
+            return module.num_embeddings - (0 if padding_idx is None else padding_idx + 1)
+    return None

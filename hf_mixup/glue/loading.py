@@ -1,0 +1,332 @@
+"""Reading the data: local CSV and JSON files, or data sets of the Hub, as splits with named columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, DatasetInfo, load_dataset
+from sklearn.model_selection import train_test_split
+
+from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.glue.tasks import Task
+
+_ENDINGS = (".csv", ".json", ".jsonl")
+_GLUE_DATASET = "nyu-mll/glue"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of the data as it stands in its source, before anything is tokenized.
+
+    Attributes:
+        data: the columns: a data set of the Hub, or lists for a local file.
+        source: what messages call it, for example `train.csv`.
+        kind: `csv` (every cell is text), `json` or `hub`.
+        rows: the numbers of its rows in the source, from 1, for messages.
+    """
+
+    data: Dataset | dict[str, list[Any]]
+    source: str
+    kind: str
+    rows: Sequence[int]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns in their order."""
+        return list(self.data.column_names) if isinstance(self.data, Dataset) else list(self.data)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def values(self, column: str) -> list[Any]:
+        """All values of a column."""
+        return list(self.data[column])
+
+    def feature(self, column: str) -> Any:
+        """How the Hub describes a column (its class names, for example); None for a local file."""
+        return self.data.features[column] if isinstance(self.data, Dataset) else None
+
+    def row_name(self, position: int) -> str:
+        """Name a row for a message, for example `train.csv, row 3`."""
+        return f"{self.source}, row {self.rows[position]}"
+
+    def select(self, positions: Sequence[int]) -> Split:
+        """Return the split with these rows only, in this order."""
+        if isinstance(self.data, Dataset):
+            data: Dataset | dict[str, list[Any]] = self.data.select(positions)
+        else:
+            data = {name: [values[i] for i in positions] for name, values in self.data.items()}
+        return Split(data, self.source, self.kind, [self.rows[i] for i in positions])
+
+    def head(self, limit: int | None) -> Split:
+        """Return the first `limit` rows; all of them for None."""
+        return self if limit is None or limit >= len(self) else self.select(range(limit))
+
+    def texts(self, text_columns: Sequence[str], split_name: str) -> Dataset:
+        """Return a data set of the text columns alone.
+
+        Raises:
+            UsageError: if a text is missing (in a local file also: empty) or is no text.
+        """
+        for column in text_columns:
+            require_column(self, column, "text column", "--text_column_names")
+        checked = {column: self._checked_texts(column) for column in text_columns}
+        if isinstance(self.data, Dataset):
+            return self.data.select_columns(list(text_columns))
+        return Dataset.from_dict(checked, info=DatasetInfo(builder_name=self.kind), split=split_name)
+
+    def _checked_texts(self, column: str) -> list[str]:
+        texts = self.values(column)
+        for position, text in enumerate(texts):
+            if text is None or (self.kind != "hub" and isinstance(text, str) and not text.strip()):
+                raise UsageError(
+                    f"{self.row_name(position)} has no text in column {column!r}; fill it in or drop the row"
+                )
+            if not isinstance(text, str):
+                raise UsageError(
+                    f"{self.row_name(position)} has {text!r} in column {column!r}, which is no text; "
+                    "name the columns that hold texts with --text_column_names"
+                )
+        return texts
+
+
+def require_column(split: Split, column: str, role: str, flag: str) -> None:
+    """Check that a split has a column.
+
+    Raises:
+        UsageError: if not; the sentence lists the columns it has and names the nearest one.
+    """
+    if column in split.columns:
+        return
+    if len(split.columns) == 1:
+        raise UsageError(
+            f"{split.source} has only the column {split.columns[0]!r}; a text column and a label column are needed"
+        )
+    guess = nearest(column, split.columns)
+    hint = f"; did you mean {flag} {guess}?" if guess else f"; name yours with {flag}"
+    raise UsageError(f"{split.source} has no {role} {column!r}, its columns are {listed(split.columns)}{hint}")
+
+
+# ---- Local files ------------------------------------------------------------------------------------------------
+
+
+def check_file(path: str, flag: str) -> None:
+    """Check what can be known about a data file without reading all of it.
+
+    Raises:
+        UsageError: if it does not exist, is a folder, is empty, or is neither CSV nor JSON by its name.
+    """
+    if not path.lower().endswith(_ENDINGS):
+        raise UsageError(f"{flag} {path} should be a file that ends in .csv, .json or .jsonl")
+    file = Path(path)
+    if not file.exists():
+        raise UsageError(f"{flag} {path} does not exist; check the path")
+    if not file.is_file():
+        raise UsageError(f"{flag} {path} is not a file; give a CSV or JSON file")
+    if file.stat().st_size == 0:
+        raise UsageError(f"{flag} {path} is empty; it should have rows with a text and a label")
+
+
+def load_local_split(path: str) -> Split:
+    """Read a CSV or JSON file.
+
+    CSV: UTF-8, comma-separated, with a header; every cell stays the text it is, so that `NA` or `None` may be a text
+    or a class. JSON: one object per line, or one list of objects; keys that a row lacks are missing values.
+
+    Raises:
+        UsageError: if the file cannot be read, is broken, or has no rows.
+    """
+    kind = "csv" if path.lower().endswith(".csv") else "json"
+    read: Callable[[str], dict[str, list[Any]]] = _read_csv if kind == "csv" else _read_json
+    try:
+        data = read(path)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text; save it with the encoding UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or first_line(error)}") from error
+    size = len(next(iter(data.values()), []))
+    if size == 0:
+        raise UsageError(f"{path} has no rows; it should have rows with a text and a label")
+    return Split(data, Path(path).name, kind, range(1, size + 1))
+
+
+def _read_csv(path: str) -> dict[str, list[str | None]]:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError as error:
+        raise UsageError(f"{path} is empty; it should have a header and rows with a text and a label") from error
+    except pd.errors.ParserError as error:
+        raise UsageError(f"{path} is not a valid CSV file: {as_one_line(error).rpartition('error: ')[2]}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise UsageError(f"{path} has rows with more cells than its header; quote the texts that hold commas")
+    # Rows that are too short end in missing cells: nan, which would otherwise pass for a value.
+    return {str(name): [cell if isinstance(cell, str) else None for cell in frame[name]] for name in frame}
+
+
+def _read_json(path: str) -> dict[str, list[Any]]:
+    text = Path(path).read_text(encoding="utf-8-sig")
+    try:
+        rows = json.loads(text) if text.lstrip().startswith("[") else _read_json_lines(text, path)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is not valid JSON: {first_line(error)}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}, row {number} is not an object with named values, such as {{...}}")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _read_json_lines(text: str, path: str) -> list[Any]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UsageError(
+                    f"{path}, line {number} is not valid JSON ({error.msg}); "
+                    "the file should hold one object per line, or one list of objects"
+                ) from error
+    return rows
+
+
+# ---- Data sets of the Hub ---------------------------------------------------------------------------------------
+
+
+def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, token: str | None) -> dict[str, Split]:
+    """Load all splits of a data set of the Hub.
+
+    Raises:
+        UsageError: if it does not exist, cannot be reached, or has no such configuration.
+    """
+    try:
+        loaded = load_dataset(name, config_name, cache_dir=cache_dir, token=token)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = f"{name} ({config_name})" if config_name else name
+        raise UsageError(
+            f"the data set {what} could not be loaded from the Hub: {first_line(error)}; "
+            "without a network give local files with --train_file and --validation_file"
+        ) from error
+    return {
+        split: Split(data, f"{name}, split {split}", "hub", range(1, len(data) + 1)) for split, data in loaded.items()
+    }
+
+
+def load_glue_splits(task: Task, cache_dir: str | None, token: str | None) -> dict[str, Split]:
+    """Load all splits of a GLUE task from the Hub; see `load_hub_splits`."""
+    return load_hub_splits(_GLUE_DATASET, task.name, cache_dir, token)
+
+
+# ---- Columns ----------------------------------------------------------------------------------------------------
+
+
+def choose_text_columns(
+    split: Split, label_columns: Sequence[str], requested: tuple[str, ...] | None, task: Task | None
+) -> tuple[str, ...]:
+    """Decide which one or two columns hold the texts.
+
+    The requested ones; else the task's; else `sentence1` and `sentence2`; else the first two, or the only one, of the
+    columns that are neither labels nor numbers.
+
+    Raises:
+        UsageError: if there are none, or a chosen one does not exist or is a label.
+    """
+    if requested is not None:
+        if len(requested) > 2:
+            raise UsageError(
+                f"--text_column_names takes one or two columns, got {len(requested)}: {listed(requested)}"
+            )
+        for column in requested:
+            if column in label_columns:
+                raise UsageError(f"column {column!r} is named both by --text_column_names and --label_column_name")
+            require_column(split, column, "text column", "--text_column_names")
+        return requested
+    if task is not None:
+        for column in task.text_columns:
+            require_column(split, column, f"text column of task {task.name}", "--text_column_names")
+        return task.text_columns
+    others = [name for name in split.columns if name not in label_columns]
+    if "sentence1" in others and "sentence2" in others:
+        return ("sentence1", "sentence2")
+    texts = [name for name in others if _looks_like_text(split.values(name))]
+    if not texts:
+        raise UsageError(
+            f"{split.source} has no text column beside the label, its columns are {listed(split.columns)}; "
+            "a column of texts and a column of labels are needed"
+        )
+    return tuple(texts[:2])
+
+
+def _looks_like_text(values: Iterable[Any]) -> bool:
+    """Whether a column holds texts, and not lists or (running) numbers, also where these are written as text."""
+    texts = [value for value in values if isinstance(value, str)]
+    return any(text.strip() and parse_float(text) is None for text in texts)
+
+
+def parse_float(text: str) -> float | None:
+    """Read a number as it stands in a CSV cell; None if the cell is no number.
+
+    Example:
+        >>> parse_float("5.000"), parse_float("five")
+        (5.0, None)
+    """
+    try:
+        # float() also takes 1_000, which in a file is a name and not a number.
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+# ---- A validation set out of train ------------------------------------------------------------------------------
+
+
+def split_off_validation(train: Split, share: float, seed: int, classes: Sequence[Any] | None) -> tuple[Split, Split]:
+    """Take a share of the train rows away as a validation set.
+
+    The draw depends on the seed alone. With `classes` (one per row) it is stratified: each class gives its share; the
+    only row of a class stays in train. Where there are too few rows for that, it is a plain draw. Both parts keep the
+    order of the file.
+
+    Args:
+        train: the rows to divide.
+        share: how much goes to validation, above 0 and below 1.
+        seed: any non-negative integer.
+        classes: the class of each row, or None for labels without classes.
+
+    Returns:
+        train and validation.
+
+    Raises:
+        UsageError: if the share is out of range or leaves one of the two parts empty.
+    """
+    if not 0.0 < share < 1.0:
+        raise UsageError(f"--validation_split should be above 0 and below 1, got {share}")
+    size = round(share * len(train))
+    if not 0 < size < len(train):
+        raise UsageError(
+            f"--validation_split {share} of {len(train)} rows leaves no rows for "
+            f"{'validation' if size == 0 else 'train'}; choose another share"
+        )
+    kept, taken = _draw(len(train), size, seed, classes)
+    source = f"the validation part of {train.source}"
+    validation = train.select(taken)
+    return train.select(kept), Split(validation.data, source, validation.kind, validation.rows)
+
+
+def _draw(total: int, size: int, seed: int, classes: Sequence[Any] | None) -> tuple[list[int], list[int]]:
+    positions = np.arange(total)
+    if classes is not None:
+        _, ids, counts = np.unique(np.asarray(classes, dtype=str), return_inverse=True, return_counts=True)
+        repeated = positions[counts[ids] > 1]
+        number = int(np.sum(counts > 1))
+        if number > 0 and size >= number and len(repeated) - size >= number:
+            _, taken = train_test_split(repeated, test_size=size, random_state=seed, stratify=ids[repeated])
+            return np.setdiff1d(positions, taken).tolist(), np.sort(taken).tolist()
+    _, taken = train_test_split(positions, test_size=size, random_state=seed)
+    return np.setdiff1d(positions, taken).tolist(), np.sort(taken).tolist()

@@ -1,0 +1,610 @@
+#!/usr/bin/env python
+"""Fine-tune a Transformers model for text classification or regression, with or without mixup.
+
+Takes every flag of transformers' `run_glue.py` with the same defaults, outputs and file names, and the mixup ones:
+
+    python run_glue_mixup.py --model_name_or_path bert-base-uncased --task_name mrpc --do_train --do_eval \
+        --mixup_method amplify --output_dir out
+
+The data are a GLUE task, another data set of the Hub, or local CSV or JSON files. With `--mixup_method none` the same
+flags and seed give the same model as `run_glue.py`. The whole flow stands in `main`, to be read and changed; the
+details are in `hf_mixup.glue`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+import datasets
+import numpy as np
+import transformers
+from datasets import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    default_data_collator,
+    set_seed,
+)
+from transformers.trainer_utils import IntervalStrategy
+
+from hf_mixup.glue.arguments import parse_arguments, split_names
+from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed
+from hf_mixup.glue.folders import (
+    check_model_folder,
+    check_output_dir,
+    find_checkpoint,
+    longest_input,
+    read_results,
+)
+from hf_mixup.glue.labels import Labels, infer_labels, labels_of_model
+from hf_mixup.glue.loading import (
+    Split,
+    check_file,
+    choose_text_columns,
+    load_glue_splits,
+    load_hub_splits,
+    load_local_split,
+    split_off_validation,
+)
+from hf_mixup.glue.metrics import load_metric, scores_to_predictions
+from hf_mixup.glue.tasks import TASKS, get_task
+from hf_mixup.modeling import AutoMixupModelForSequenceClassification
+from hf_mixup.trainer import MixupTrainer, MixupTrainingArguments, NonFiniteLossError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    """Which model, configuration and tokenizer to start from."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder of a saved model, or the name of a model of the Hub."})
+    config_name: str | None = field(
+        default=None, metadata={"help": "Folder or name of the configuration, if it is not the model's."}
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Folder or name of the tokenizer, if it is not the model's."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where to keep what is downloaded from the Hub."})
+    use_fast_tokenizer: bool = field(
+        default=True, metadata={"help": "Whether to take a fast tokenizer (of the tokenizers library)."}
+    )
+    model_revision: str = field(
+        default="main", metadata={"help": "The version of the model on the Hub: a branch, a tag or a commit."}
+    )
+    token: str | None = field(
+        default=None, metadata={"help": "The access token for the Hub. Default: that of `hf auth login`."}
+    )
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether to run model code that stands on the Hub. Only for repositories you trust and read."
+        },
+    )
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Whether to start a new classifier where the saved one has another size."}
+    )
+
+
+@dataclass
+class DataTrainingArguments:
+    """Which data to train, evaluate and predict on, and how to turn them into tokens."""
+
+    task_name: str | None = field(default=None, metadata={"help": "A GLUE task: " + ", ".join(TASKS) + "."})
+    dataset_name: str | None = field(default=None, metadata={"help": "The name of a data set of the Hub."})
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "The configuration of the data set of the Hub."}
+    )
+    max_seq_length: int = field(
+        default=128, metadata={"help": "Texts are cut to this number of tokens, special ones included."}
+    )
+    overwrite_cache: bool = field(default=False, metadata={"help": "Whether to tokenize cached data sets anew."})
+    pad_to_max_length: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether to pad every text to --max_seq_length. If false, a batch is padded to its longest text, "
+            "which is faster."
+        },
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only, this many."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first rows only."})
+    train_file: str | None = field(default=None, metadata={"help": "A CSV or JSON file to train on."})
+    validation_file: str | None = field(default=None, metadata={"help": "A CSV or JSON file to evaluate on."})
+    test_file: str | None = field(
+        default=None, metadata={"help": "A CSV or JSON file to predict, with or without labels."}
+    )
+    text_column_names: str | None = field(
+        default=None,
+        metadata={
+            "help": "The column of the texts, or the two columns of a pair, with a comma between them. Default: those "
+            "of the task; else sentence1 and sentence2; else the first text columns."
+        },
+    )
+    label_column_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "The column of the labels. Several columns with commas between them hold the probability of each "
+            "class. Default: label."
+        },
+    )
+    validation_split: float | None = field(
+        default=None,
+        metadata={"help": "Take this share of the train rows for validation, drawn by --seed, stratified by class."},
+    )
+    metric_name: str | None = field(
+        default=None, metadata={"help": "A metric of the Hub to report. Default: the metrics of the task."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop when this many evaluations in a row bring no better model."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.task_name is not None:
+            self.task_name = get_task(self.task_name).name
+        for name in ("max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} should be at least 1, got {value}")
+        if self.validation_split is not None and not 0 < self.validation_split < 1:
+            raise UsageError(f"--validation_split should be above 0 and below 1, got {self.validation_split}")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise UsageError(f"--early_stopping_patience should be at least 1, got {self.early_stopping_patience}")
+        if self.validation_split is not None and self.validation_file is not None:
+            raise UsageError("--validation_split and --validation_file exclude each other; leave one of them out")
+        if self.dataset_name is not None and self.files:
+            raise UsageError(f"--dataset_name and --{next(iter(self.files))}_file exclude each other; leave one out")
+        if self.task_name is None and self.dataset_name is None and not self.files:
+            raise UsageError("no data are named; give --task_name, --dataset_name, or --train_file and the like")
+        for split, path in self.files.items():
+            check_file(path, f"--{split}_file")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The local files by split, those that are given."""
+        given = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return {split: path for split, path in given.items() if path is not None}
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The label column, or one for each class."""
+        return split_names(self.label_column_name, "--label_column_name") or ("label",)
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The text columns, if they are named."""
+        return split_names(self.text_column_names, "--text_column_names")
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train, evaluate and predict as the flags say.
+
+    Args:
+        argv: the command line without the program's name; that of the process by default.
+
+    Returns:
+        The content of `all_results.json`.
+
+    Raises:
+        hf_mixup.glue.errors.UsageError: a mistake in flags, files, labels or folders, in one sentence.
+        hf_mixup.trainer.NonFiniteLossError: the loss or the gradient became NaN or infinite.
+
+    Example:
+        >>> main(["--model_name_or_path", "bert-base-uncased", "--train_file", "train.csv",
+        ...       "--do_train", "--output_dir", "out"])  # doctest: +SKIP
+    """
+    (model_args, data_args, training_args), notices = parse_arguments(
+        sys.argv[1:] if argv is None else argv, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
+    )
+    check_request(data_args, training_args)
+    check_model_folder(model_args.model_name_or_path, model_args.config_name)
+    check_output_dir(training_args.output_dir)
+    checkpoint = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+
+    set_up_logging(training_args)
+    for notice in notices:
+        logger.warning(notice)
+    logger.warning(
+        f"Process rank: {training_args.local_process_index}, device: {training_args.device}, "
+        f"n_gpu: {training_args.n_gpu}, distributed training: {training_args.parallel_mode.value == 'distributed'}, "
+        f"16-bits training: {training_args.fp16 or training_args.bf16}"
+    )
+    logger.info(f"Training/evaluation parameters {training_args}")
+
+    # The classifier of a pretrained model starts with random weights, so the seed comes before the model.
+    set_seed(training_args.seed)
+
+    # The data, as they stand in their source. Local files have the columns and metrics of --task_name, if it is given.
+    task = None if data_args.task_name is None else get_task(data_args.task_name)
+    splits = load_splits(data_args, model_args, training_args)
+
+    # The labels, their kind and their classes: from the train split, or without one from the model that is evaluated.
+    config, labels = None, None
+    if "train" in splits:
+        labels = infer_labels(splits["train"], data_args.label_columns, task)
+        if data_args.validation_split is not None:
+            splits["train"], splits["validation"] = hold_out_validation(splits, labels, data_args, training_args.seed)
+    else:
+        config = load_config(model_args, num_labels=None)
+        labels = labels_of_model(config, data_args.label_columns, task)
+
+    # Which splits are used, and how many rows of each: MNLI has two for validation and two for test.
+    train_names = require_splits(splits, "train", "--do_train") if training_args.do_train else []
+    eval_names = require_splits(splits, "validation", "--do_eval") if training_args.do_eval else []
+    predict_names = require_splits(splits, "test", "--do_predict") if training_args.do_predict else []
+    limits = dict.fromkeys(train_names, data_args.max_train_samples)
+    limits |= dict.fromkeys(eval_names, data_args.max_eval_samples)
+    limits |= dict.fromkeys(predict_names, data_args.max_predict_samples)
+
+    # All texts and labels are checked before the model is loaded, so that a wrong one stops the run early. Labels of
+    # the test split, if there are any, are not read: there they may be -1 for "unlabelled".
+    text_columns = choose_text_columns(splits[next(iter(limits))], labels.columns, data_args.text_columns, task)
+    encoded_labels = {name: labels.encode(splits[name]) for name in (*train_names, *eval_names)}
+    texts = {name: splits[name].head(limit).texts(text_columns, name) for name, limit in limits.items()}
+    logger.info(f"Texts are read from {listed(text_columns)}, labels ({labels.kind}) from {listed(labels.columns)}.")
+
+    config = config or load_config(model_args, labels.num_labels)
+    ordered = in_order_of_model(labels, config)
+    if ordered.names != labels.names:
+        labels = ordered
+        encoded_labels = {name: labels.encode(splits[name]) for name in encoded_labels}
+    if labels.kind != "regression":
+        config.label2id = {name: index for index, name in enumerate(labels.names)}
+        config.id2label = dict(enumerate(labels.names))
+    config.problem_type = labels.problem_type
+
+    tokenizer, model = load_tokenizer_and_model(model_args, training_args, config)
+
+    # From texts to tokens.
+    max_seq_length = usable_length(data_args.max_seq_length, tokenizer, model)
+    padding = "max_length" if data_args.pad_to_max_length else False
+
+    def tokenize(rows: dict[str, list[str]]) -> dict[str, list]:
+        return tokenizer(
+            *(rows[column] for column in text_columns),
+            padding=padding,
+            max_length=max_seq_length,
+            truncation=True,
+        )
+
+    tokenized: dict[str, Dataset] = {}
+    with training_args.main_process_first(desc="dataset map pre-processing"):
+        for name, dataset in texts.items():
+            tokenized[name] = dataset.map(
+                tokenize,
+                batched=True,
+                remove_columns=dataset.column_names,
+                load_from_cache_file=not data_args.overwrite_cache,
+                desc=f"Running tokenizer on {name}",
+            )
+            if name in encoded_labels:
+                used_labels = encoded_labels[name][: limits[name]]
+                tokenized[name] = tokenized[name].add_column("label", used_labels)
+                log_class_distribution(used_labels, labels, name)
+    train_dataset = tokenized[train_names[0]] if train_names else None
+
+    if train_dataset is not None:
+        for index in random.sample(range(len(train_dataset)), min(3, len(train_dataset))):
+            logger.info(f"Sample {index} of the training set: {train_dataset[index]}.")
+
+    metric = load_metric(
+        labels.kind, labels.num_labels, data_args.task_name, data_args.metric_name, model_args.cache_dir
+    )
+
+    # Change this function to report other numbers: it gets the model's outputs and the labels of all rows.
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        references = prediction.label_ids
+        if not training_args.eval_do_concat_batches:
+            references = np.concatenate(references, axis=0)
+        predictions = scores_to_predictions(labels.kind, model_scores(prediction.predictions))
+        result = metric.compute(predictions=predictions, references=references)
+        if data_args.task_name is not None and len(result) > 1:
+            result["combined_score"] = float(np.mean(list(result.values())))
+        return result
+
+    # Texts that are padded already need no padding; else None lets the trainer pad each batch to its longest text.
+    if data_args.pad_to_max_length:
+        data_collator = default_data_collator
+    elif training_args.fp16:
+        data_collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
+    else:
+        data_collator = None
+
+    callbacks = []
+    if data_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(data_args.early_stopping_patience))
+    try:
+        trainer = MixupTrainer(
+            model=model,
+            args=training_args,
+            train_dataset=train_dataset,
+            eval_dataset=tokenized[eval_names[0]] if eval_names else None,
+            compute_metrics=compute_metrics,
+            processing_class=tokenizer,
+            data_collator=data_collator,
+            callbacks=callbacks,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        # Of the RuntimeErrors only that about a tracker of --report_to that is not installed is the user's.
+        if isinstance(error, RuntimeError) and "install" not in str(error):
+            raise
+        raise UsageError(as_one_line(error)) from error
+
+    if train_dataset is not None:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics["train_samples"] = len(train_dataset)
+        trainer.save_model()  # the tokenizer too
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+
+    # The numbers of MNLI's second validation split have names that end in _mm.
+    if eval_names:
+        logger.info("*** Evaluate ***")
+        combined = {}
+        for name in eval_names:
+            metrics = trainer.evaluate(eval_dataset=tokenized[name])
+            metrics["eval_samples"] = len(tokenized[name])
+            if name.endswith("_mismatched"):
+                metrics = {f"{key}_mm": value for key, value in metrics.items()}
+            combined.update(metrics)
+            trainer.log_metrics("eval", metrics)
+            trainer.save_metrics("eval", combined)
+
+    if predict_names:
+        logger.info("*** Predict ***")
+        for name in predict_names:
+            scores = model_scores(trainer.predict(tokenized[name], metric_key_prefix="predict").predictions)
+            if trainer.is_world_process_zero():
+                suffix = "-mm" if name.endswith("_mismatched") else ""
+                file_name = f"predict_results_{data_args.task_name}{suffix}.txt"
+                write_predictions(os.path.join(training_args.output_dir, file_name), scores, labels)
+
+    card = {"finetuned_from": model_args.model_name_or_path, "tasks": "text-classification"}
+    if data_args.task_name is not None:
+        card["language"] = "en"
+        card["dataset_tags"] = "glue"
+        card["dataset_args"] = data_args.task_name
+        card["dataset"] = f"GLUE {data_args.task_name.upper()}"
+    if training_args.push_to_hub:
+        trainer.push_to_hub(**card)
+    else:
+        trainer.create_model_card(**card)
+
+    trainer.accelerator.wait_for_everyone()
+    return read_results(training_args.output_dir) if train_names or eval_names else {}
+
+
+def check_request(data_args: DataTrainingArguments, training_args: MixupTrainingArguments) -> None:
+    """Check that the flags name all data that the chosen steps need.
+
+    Raises:
+        UsageError: if not.
+    """
+    steps = (
+        ("train", training_args.do_train, data_args.train_file),
+        ("validation", training_args.do_eval, data_args.validation_file or data_args.validation_split),
+        ("test", training_args.do_predict, data_args.test_file),
+    )
+    if not any(wanted for _, wanted, _ in steps):
+        raise UsageError("nothing is to be done; give --do_train, --do_eval or --do_predict, or several of them")
+    for (split, wanted, source), step in zip(steps, ("--do_train", "--do_eval", "--do_predict"), strict=True):
+        if data_args.files and wanted and source is None:
+            instead = " or --validation_split 0.1" if split == "validation" else ""
+            raise UsageError(f"{step} needs a {split} file; give --{split}_file{instead}")
+    if data_args.files and data_args.validation_split is not None and data_args.train_file is None:
+        raise UsageError("--validation_split takes rows away from train; give --train_file")
+    if data_args.early_stopping_patience is not None and not (
+        training_args.load_best_model_at_end and training_args.eval_strategy != IntervalStrategy.NO
+    ):
+        raise UsageError(
+            "--early_stopping_patience compares evaluations during training; "
+            "add --eval_strategy epoch --save_strategy epoch --load_best_model_at_end"
+        )
+    if training_args.do_train and training_args.n_gpu > 1 and training_args.mixup().site is not None:
+        raise UsageError(
+            f"one process cannot mix on {training_args.n_gpu} GPUs; start the script with "
+            f"torchrun --nproc_per_node {training_args.n_gpu} or accelerate launch"
+        )
+
+
+def set_up_logging(training_args: MixupTrainingArguments) -> None:
+    """Log at the level of --log_level (by default: info on the main process); --disable_tqdm means every bar."""
+    logging.basicConfig(
+        format="%(asctime)s - %(levelname)s - %(name)s - %(message)s",
+        datefmt="%m/%d/%Y %H:%M:%S",
+        handlers=[logging.StreamHandler(sys.stdout)],
+    )
+    if training_args.should_log:
+        transformers.utils.logging.set_verbosity_info()
+    log_level = training_args.get_process_log_level()
+    logger.setLevel(log_level)
+    datasets.utils.logging.set_verbosity(log_level)
+    transformers.utils.logging.set_verbosity(log_level)
+    transformers.utils.logging.enable_default_handler()
+    transformers.utils.logging.enable_explicit_format()
+    if training_args.disable_tqdm:
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+    else:
+        datasets.enable_progress_bars()
+        transformers.utils.logging.enable_progress_bar()
+
+
+def load_splits(
+    data_args: DataTrainingArguments, model_args: ModelArguments, training_args: MixupTrainingArguments
+) -> dict[str, Split]:
+    """Load what the chosen steps need: local files if there are any, else the GLUE task, else the Hub's data set."""
+    if data_args.files:
+        needed = {"train": True, "validation": training_args.do_eval, "test": training_args.do_predict}
+        return {split: load_local_split(path) for split, path in data_args.files.items() if needed[split]}
+    if data_args.task_name is not None:
+        if data_args.dataset_name is not None:
+            logger.warning(f"--dataset_name {data_args.dataset_name} is ignored, --task_name goes before it.")
+        return load_glue_splits(get_task(data_args.task_name), model_args.cache_dir, model_args.token)
+    return load_hub_splits(
+        data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir, model_args.token
+    )
+
+
+def require_splits(splits: dict[str, Split], name: str, step: str) -> list[str]:
+    """Return the names of the splits for a step: two for MNLI's validation and test, else one.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for names in ([name], [f"{name}_matched", f"{name}_mismatched"]):
+        if all(entry in splits for entry in names):
+            return names
+    raise UsageError(f"{step} needs a {name} split, the data have {listed(splits)}; leave it out or give local files")
+
+
+def hold_out_validation(
+    splits: dict[str, Split], labels: Labels, data_args: DataTrainingArguments, seed: int
+) -> tuple[Split, Split]:
+    """Divide the train split into train and validation for --validation_split."""
+    if any(name.startswith("validation") for name in splits):
+        raise UsageError("the data have a validation split already; leave --validation_split out")
+    classes = None
+    if labels.kind == "single":
+        classes = labels.encode(splits["train"])
+    elif labels.kind == "soft":
+        classes = [int(np.argmax(row)) for row in labels.encode(splits["train"])]
+    return split_off_validation(splits["train"], data_args.validation_split, seed, classes)
+
+
+def load_config(model_args: ModelArguments, num_labels: int | None) -> PreTrainedConfig:
+    """Load the configuration, for this number of outputs (None: as many as the model has)."""
+    name = model_args.config_name or model_args.model_name_or_path
+    outputs = {} if num_labels is None else {"num_labels": num_labels}
+    try:
+        return AutoConfig.from_pretrained(name, **outputs, **hub_options(model_args))
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"the configuration of {name} could not be loaded: {first_line(error)}") from error
+
+
+def hub_options(model_args: ModelArguments) -> dict[str, str | bool | None]:
+    """Return how models and tokenizers are to be fetched from the Hub."""
+    return {
+        "cache_dir": model_args.cache_dir,
+        "revision": model_args.model_revision,
+        "token": model_args.token,
+        "trust_remote_code": model_args.trust_remote_code,
+    }
+
+
+def in_order_of_model(labels: Labels, config: PreTrainedConfig) -> Labels:
+    """Give the labels the order that an already trained model has them in, so that its classifier goes on to fit."""
+    untrained = config.label2id == PreTrainedConfig(num_labels=labels.num_labels).label2id
+    if labels.kind == "regression" or untrained:
+        return labels
+    if not labels.agrees_with(config.label2id):
+        logger.warning(
+            f"The model was trained with the labels {listed(config.label2id)}, the data have {listed(labels.names)}: "
+            "the names in the model are replaced."
+        )
+    return labels.ordered_as(config.label2id)
+
+
+def load_tokenizer_and_model(
+    model_args: ModelArguments, training_args: MixupTrainingArguments, config: PreTrainedConfig
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load both. The model is one that can mix if a mixup method is chosen, else transformers' own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_args.tokenizer_name or model_args.model_name_or_path,
+            use_fast=model_args.use_fast_tokenizer,
+            **hub_options(model_args),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"the tokenizer could not be loaded: {first_line(error)}") from error
+    mixes = training_args.mixup().site is not None
+    auto_class = AutoMixupModelForSequenceClassification if mixes else AutoModelForSequenceClassification
+    try:
+        model = auto_class.from_pretrained(
+            model_args.model_name_or_path,
+            config=config,
+            ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
+            **hub_options(model_args),
+        )
+    except (OSError, ValueError) as error:
+        name = model_args.model_name_or_path
+        raise UsageError(f"the model {name} could not be loaded: {first_line(error)}") from error
+    except RuntimeError as error:
+        if "size" not in str(error):
+            raise
+        raise UsageError(
+            f"the classifier of {model_args.model_name_or_path} does not fit {config.num_labels} outputs; "
+            "add --ignore_mismatched_sizes to start a new one"
+        ) from error
+    # Decoders often have no token to pad with.
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model
+
+
+def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """Return --max_seq_length, or what tokenizer and model can take if that is less."""
+    limit = min(tokenizer.model_max_length, longest_input(model) or wanted)
+    if wanted > limit:
+        logger.warning(f"--max_seq_length {wanted} is more than the model can take, {limit} is used instead.")
+    return min(wanted, limit)
+
+
+def log_class_distribution(encoded_labels: list, labels: Labels, split: str) -> None:
+    """Log how often each class occurs."""
+    if labels.kind == "single":
+        logger.info(f"Class distribution in {split} set:")
+        for label, count in Counter(encoded_labels).items():
+            logger.info(f"  Label {labels.names[label]}: {count} ({count / len(encoded_labels):.2%})")
+
+
+def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:
+    """Return the logits `[rows, outputs]` alone: a model may give more, and --eval_do_concat_batches false a list."""
+    if isinstance(outputs, list):
+        return np.concatenate([model_scores(batch) for batch in outputs], axis=0)
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
+    """Write one line per row: its number from 0, and the class, the score, or the JSON list of classes."""
+    predictions = scores_to_predictions("single" if labels.kind == "soft" else labels.kind, scores)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("index\tprediction\n")
+        for index, prediction in enumerate(predictions):
+            file.write(f"{index}\t{labels.decode(prediction)}\n")
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """Run `main` as a command: mistakes of the user are one sentence on stderr.
+
+    Returns:
+        The exit code: 0; 2 for a mistake of the user; 1 if the loss became NaN or infinite.
+    """
+    try:
+        main(argv)
+    except UsageError as error:
+        sys.stderr.write(f"{as_one_line(error)}\n")
+        return 2
+    except NonFiniteLossError as error:
+        sys.stderr.write(f"{as_one_line(error)}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

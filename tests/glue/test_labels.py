@@ -1,0 +1,228 @@
+"""Kinds of labels, their classes and numbers, and the sentences about wrong ones."""
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
+from transformers import BertConfig
+
+from hf_mixup.glue.errors import UsageError
+from hf_mixup.glue.labels import infer_labels, labels_of_model
+from hf_mixup.glue.loading import Split
+from hf_mixup.glue.tasks import get_task
+
+LABEL = ("label",)
+
+
+def csv(*labels, source="train.csv"):
+    return Split({"sentence": ["x"] * len(labels), "label": list(labels)}, source, "csv", range(1, len(labels) + 1))
+
+
+def json_split(*labels, source="train.json"):
+    return Split({"sentence": ["x"] * len(labels), "label": list(labels)}, source, "json", range(1, len(labels) + 1))
+
+
+def hub(labels, feature):
+    data = Dataset.from_dict({"label": labels}, Features({"label": feature}))
+    return Split(data, "hub, split train", "hub", range(1, len(labels) + 1))
+
+
+def soft(kind="json", **columns):
+    size = len(next(iter(columns.values())))
+    return Split(columns, "train.csv", kind, range(1, size + 1))
+
+
+@pytest.mark.parametrize(
+    ("split", "kind", "names", "encoded"),
+    [
+        (csv("b", "a", "b"), "single", ("a", "b"), [1, 0, 1]),
+        (csv("10", "9", " 9"), "single", ("9", "10"), [1, 0, 0]),
+        (csv("007", "x"), "single", ("007", "x"), [0, 1]),
+        (csv("None", "good"), "single", ("None", "good"), [0, 1]),
+        (csv("True", "False"), "single", ("False", "True"), [1, 0]),
+        (csv("5.000", "3.8", "4"), "regression", (), [5.0, 3.8, 4.0]),
+        (csv("['a', 'b']", "[]", '["c"]'), "multi", ("a", "b", "c"), [[1, 1, 0], [0, 0, 0], [0, 0, 1]]),
+        (csv("[0, 2]", "[1]"), "multi", ("0", "1", "2"), [[1, 0, 1], [0, 1, 0]]),
+        (json_split(1, 0, 5), "single", ("0", "1", "5"), [1, 0, 2]),
+        (json_split("10", "9"), "single", ("10", "9"), [0, 1]),
+        (json_split(True, False), "single", ("False", "True"), [1, 0]),
+        (json_split(1, 2.5), "regression", (), [1.0, 2.5]),
+        (json_split(["a"], [], ["b", "a"]), "multi", ("a", "b"), [[1, 0], [0, 0], [1, 1]]),
+        (hub([1, 0], ClassLabel(names=["no", "yes", "maybe"])), "single", ("no", "yes", "maybe"), [1, 0]),
+        (
+            hub([[2], []], Sequence(ClassLabel(names=["x", "y", "z"]))),
+            "multi",
+            ("x", "y", "z"),
+            [[0, 0, 1], [0, 0, 0]],
+        ),
+        (hub([0.5, 2.0], Value("float32")), "regression", (), [0.5, 2.0]),
+    ],
+)
+def test_kinds_classes_and_numbers(split, kind, names, encoded):
+    labels = infer_labels(split, LABEL, None)
+    assert (labels.kind, labels.names) == (kind, names)
+    assert labels.encode(split) == encoded
+    assert labels.num_labels == max(1, len(names))
+    assert all(type(value) in (int, float, list) for value in labels.encode(split))
+
+
+def test_soft_labels_are_made_to_sum_to_one():
+    split = soft("csv", p_neg=["0.333", "1"], p_neu=["0.333", "0"], p_pos=["0.333", "0.0"])
+    labels = infer_labels(split, ("p_neg", "p_neu", "p_pos"), None)
+    assert (labels.kind, labels.names, labels.problem_type) == (
+        "soft",
+        ("p_neg", "p_neu", "p_pos"),
+        "single_label_classification",
+    )
+    assert labels.encode(split) == [pytest.approx([1 / 3, 1 / 3, 1 / 3]), [1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("values", [("1", "0", "1"), ("equivalent", "not_equivalent", "1")])
+def test_a_task_takes_its_ids_and_its_names(values):
+    labels = infer_labels(csv(*values), LABEL, get_task("mrpc"))
+    assert labels.names == ("not_equivalent", "equivalent")
+    assert labels.encode(csv(*values)) == [1, 0, 1]
+
+
+def test_the_regression_task_reads_whole_numbers_as_scores():
+    labels = infer_labels(csv("4", "5"), LABEL, get_task("stsb"))
+    assert (labels.kind, labels.problem_type, labels.encode(csv("4", "5"))) == ("regression", "regression", [4.0, 5.0])
+
+
+def test_columns_of_another_type_in_the_validation_file():
+    assert infer_labels(csv("0.5", "2"), LABEL, None).encode(csv("1", "2")) == [1.0, 2.0]
+    assert infer_labels(csv("1", "x"), LABEL, None).encode(csv("1", "1")) == [0, 0]
+
+
+def test_the_order_of_a_trained_model_is_kept():
+    labels = infer_labels(csv("0", "1"), LABEL, get_task("sst2")).ordered_as({"POSITIVE": 0, "NEGATIVE": 1})
+    assert labels.names == ("positive", "negative")
+    assert labels.encode(csv("0", "1", "positive")) == [1, 0, 0]
+    assert labels.decode(0) == "positive"
+    assert labels.ordered_as({"LABEL_0": 0, "LABEL_1": 1}) is labels
+    columns = {"a": [0.9, 0.2], "b": [0.1, 0.8]}
+    swapped = infer_labels(soft(**columns), ("a", "b"), None).ordered_as({"b": 0, "a": 1})
+    assert swapped.encode(soft(**columns)) == [pytest.approx([0.1, 0.9]), pytest.approx([0.8, 0.2])]
+
+
+def trained_config(**options):
+    return BertConfig(architectures=["BertForSequenceClassification"], **options)
+
+
+def test_labels_of_a_trained_model():
+    config = trained_config(id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    assert labels_of_model(config, LABEL, None).encode(csv("good", "bad")) == [1, 0]
+    assert labels_of_model(config, LABEL, None).encode(csv("1", "0")) == [1, 0]
+    assert labels_of_model(trained_config(num_labels=1), LABEL, None).kind == "regression"
+    multi = trained_config(num_labels=3, problem_type="multi_label_classification")
+    assert labels_of_model(multi, LABEL, None).encode(json_split([0, 2])) == [[1, 0, 1]]
+    config = trained_config(id2label={0: "b", 1: "a"}, label2id={"b": 0, "a": 1})
+    encoded = labels_of_model(config, ("a", "b"), None).encode(soft(a=[0.75], b=[0.25]))
+    assert encoded == [[0.25, 0.75]]
+    with pytest.raises(UsageError, match="no trained classifier"):
+        labels_of_model(BertConfig(architectures=["BertModel"]), LABEL, None)
+    with pytest.raises(UsageError, match="the labels of the model are b, a"):
+        labels_of_model(config, ("a", "c"), None)
+
+
+def test_predictions_in_words():
+    assert infer_labels(csv("x", "y"), LABEL, None).decode(1) == "y"
+    assert infer_labels(csv("0.5", "1.5"), LABEL, None).decode(2.34567) == "2.346"
+    assert infer_labels(json_split(["ä"], ["b"]), LABEL, None).decode([0, 1]) == '["ä"]'
+
+
+@pytest.mark.parametrize(
+    ("train", "task", "sentence"),
+    [
+        (csv("a", ""), None, "row 2 has no label in column 'label'"),
+        (csv("a", None), None, "row 2 has no label"),
+        (json_split("a", None), None, "row 2 has no label"),
+        (csv("1", "NA", "0"), None, "row 2: the label 'NA' is not a number"),
+        (csv("0.5", "nan"), None, "row 2: the label 'nan' is not a number"),
+        (csv("0.5", "inf"), None, "row 2: the label inf is not a finite number"),
+        (csv("0", "-1", "1"), None, "row 2: the label -1 stands for 'unlabelled'"),
+        (csv("0", "-1"), "mrpc", "row 2: the label -1 stands for 'unlabelled'"),
+        (csv("4.5", "-1"), "stsb", "row 2: the label -1 stands for 'unlabelled'"),
+        (csv("0.5", "1"), "mrpc", "row 1: the label 0.5 is a fraction where a class is needed"),
+        (csv("1.0", "0.0"), "mrpc", "row 1: the label 1.0 is a fraction where a class is needed"),
+        (
+            csv("2", "0"),
+            "mrpc",
+            "row 1: the label '2' is not one of the labels of task mrpc, which are not_equivalent",
+        ),
+        (csv("x", "4.5"), "stsb", "row 1: the label 'x' should be a number"),
+        (csv("a", "a"), None, "only one class, a"),
+        (csv("['a']", "['a', b]"), None, "row 2: the label ['a', b] should be a list"),
+        (csv("[]", "[]"), None, "0 different classes"),
+        (json_split(["a", "c"], "b"), None, "row 2: the label 'b' should be a list"),
+        (json_split(["a", "b"], ["a", "a"]), None, "row 2: the list of labels has 'a' twice"),
+        (json_split([0, 1, 1]), None, "row 1: the list of labels has 1 twice"),
+        (json_split(["a", "b"], [None]), None, "row 2: the list of labels holds an empty entry"),
+        (json_split("a", 1), None, "both names and numbers"),
+        (json_split({"x": 1}, {"x": 2}), None, "should be a name or a whole number"),
+        (json_split([0.5, 0.5], [0.1, 0.9]), None, "should be a name or a whole number"),
+        (hub([0, -1], ClassLabel(names=["no", "yes"])), None, "row 2: the label -1 stands for 'unlabelled'"),
+        (hub([0, None], ClassLabel(names=["no", "yes"])), None, "row 2 has no label"),
+    ],
+)
+def test_wrong_train_labels_are_one_sentence(train, task, sentence):
+    with pytest.raises(UsageError) as caught:
+        infer_labels(train, LABEL, None if task is None else get_task(task)).encode(train)
+    assert sentence in str(caught.value)
+    assert train.source in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "sentence"),
+    [
+        (
+            csv("a", "b"),
+            csv("a", "c", source="v.csv"),
+            "v.csv, row 2: the label 'c' is not one of the labels of train.csv, which are a, b",
+        ),
+        (csv("0", "1"), csv("0", "-1", source="v.csv"), "v.csv, row 2: the label -1 stands for"),
+        (csv("0", "1"), csv("0.5", source="v.csv"), "v.csv, row 1: the label 0.5 is a fraction"),
+        (csv("0.5", "1"), csv("good", source="v.csv"), "v.csv, row 1: the label 'good' should be a number"),
+        (
+            json_split("a", "b"),
+            json_split(["a"], source="v.json"),
+            "v.json, row 1: the label ['a'] should be one class",
+        ),
+    ],
+)
+def test_wrong_validation_labels_are_one_sentence(train, validation, sentence):
+    labels = infer_labels(train, LABEL, None)
+    with pytest.raises(UsageError) as caught:
+        labels.encode(validation)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [(0.5, 0.6), (1.2, -0.2), (0.2, 0.2)])
+def test_soft_labels_that_are_no_probabilities(row):
+    split = soft(a=[0.5, row[0]], b=[0.5, row[1]])
+    with pytest.raises(
+        UsageError, match="row 2: the probabilities .* in the columns a, b should be at least 0 and sum to 1"
+    ):
+        infer_labels(split, ("a", "b"), None).encode(split)
+
+
+@pytest.mark.parametrize(
+    ("columns", "label_columns", "sentence"),
+    [
+        (
+            {"sentence": ["x"], "lable": ["1"]},
+            LABEL,
+            "no label column 'label', its columns are sentence, lable; did you mean --label_column_name lable",
+        ),
+        ({"sentence": ["x"], "class": ["1"]}, LABEL, "name yours with --label_column_name"),
+        ({"sentence": ["x"]}, LABEL, "has only the column 'sentence'; a text column and a label column are needed"),
+        ({"sentence": ["x"], "a": ["1"]}, ("a", "b"), "no label column 'b'"),
+    ],
+)
+def test_a_missing_label_column(columns, label_columns, sentence):
+    with pytest.raises(UsageError) as caught:
+        infer_labels(Split(columns, "train.csv", "csv", [1]), label_columns, None)
+    assert sentence in str(caught.value)
+
+
+def test_a_task_has_one_label_column():
+    with pytest.raises(UsageError, match="task mrpc has one label column, --label_column_name names 2"):
+        infer_labels(soft(a=[0.5], b=[0.5]), ("a", "b"), get_task("mrpc"))

@@ -1,0 +1,238 @@
+"""Reading files, choosing columns, taking a validation set out of train."""
+
+import json
+from collections import Counter
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from hf_mixup.glue import loading
+from hf_mixup.glue.errors import UsageError
+from hf_mixup.glue.loading import Split
+from hf_mixup.glue.tasks import get_task
+from tests.data_files import write_csv, write_json_lines
+
+
+def split_of(**columns):
+    size = len(next(iter(columns.values())))
+    return Split(columns, "train.json", "json", range(1, size + 1))
+
+
+def test_csv_cells_stay_the_text_they_are(tmp_path):
+    rows = [("None", "NA"), ('a "quoted", long\ntext', "007"), ("nan", "1.50")]
+    split = loading.load_local_split(write_csv(tmp_path / "train.csv", ("sentence", "label"), rows))
+    assert split.columns == ["sentence", "label"]
+    assert split.values("sentence") == ["None", 'a "quoted", long\ntext', "nan"]
+    assert split.values("label") == ["NA", "007", "1.50"]
+    assert split.row_name(2) == "train.csv, row 3"
+
+
+def test_csv_with_a_byte_order_mark_and_windows_line_ends(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes("\ufeffsentence,label\r\ngrüße,1\r\n".encode())
+    assert loading.load_local_split(str(path)).data == {"sentence": ["grüße"], "label": ["1"]}
+
+
+def test_csv_rows_that_are_too_short_have_missing_cells(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("sentence,label\nonly a text\n")
+    assert loading.load_local_split(str(path)).values("label")[0] in (None, "")
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_json_lines_and_lists_of_objects(tmp_path, as_list):
+    rows = [{"sentence": "a", "label": 1}, {"sentence": "b"}, {"label": None, "sentence": "c", "more": [1]}]
+    path = tmp_path / "train.json"
+    if as_list:
+        path.write_text(json.dumps(rows, indent=1))
+    else:
+        write_json_lines(path, rows)
+    assert loading.load_local_split(str(path)).data == {
+        "sentence": ["a", "b", "c"],
+        "label": [1, None, None],
+        "more": [None, None, [1]],
+    }
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = tmp_path / "train.csv"
+    for text in ("one", "two"):
+        write_csv(path, ("sentence", "label"), [(text, "x")])
+        dataset = loading.load_local_split(str(path)).texts(["sentence"], "train")
+        assert dataset["sentence"][0] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", b"sentence,label\n\xff\xfe,1\n", "is not UTF-8 text"),
+        ("a.json", b'{"sentence": "\xff"}\n', "is not UTF-8 text"),
+        ("a.csv", b"sentence,label\n", "has no rows"),
+        ("a.csv", b"\n\n", "is empty"),
+        ("a.json", b"\n", "has no rows"),
+        ("a.csv", b"sentence,label\na,1\nb,2,3\n", "not a valid CSV file: Expected 2 fields in line 3, saw 3"),
+        ("a.csv", b"sentence,label\na,1,x\nb,2,y\n", "more cells than its header"),
+        ("a.csv", b'sentence,label\n"a,1\nb,2\n', "not a valid CSV file"),
+        ("a.json", b'{"sentence": "a"}\nword\n', "line 2 is not valid JSON"),
+        ("a.json", b'[{"sentence": "a"},]', "is not valid JSON"),
+        ("a.json", b'["a", "b"]', "row 1 is not an object"),
+    ],
+)
+def test_broken_files_are_one_sentence(tmp_path, name, content, sentence):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        loading.load_local_split(str(path))
+    assert sentence in str(caught.value) and name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_are_checked_by_name_first(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "folder.csv").mkdir()
+    for name, sentence in (
+        ("train.tsv", "should be a file that ends in .csv, .json or .jsonl"),
+        ("missing.csv", "does not exist"),
+        ("empty.csv", "is empty"),
+        ("folder.csv", "is not a file"),
+    ):
+        with pytest.raises(UsageError, match=f"--train_file .*{name} {sentence}"):
+            loading.check_file(str(tmp_path / name), "--train_file")
+
+
+@pytest.mark.parametrize(
+    ("columns", "requested", "task", "chosen"),
+    [
+        ({"text": ["a"], "label": ["1"]}, None, None, ("text",)),
+        ({"label": ["1"], "first": ["a"], "second": ["b"], "third": ["c"]}, None, None, ("first", "second")),
+        (
+            {"note": ["x"], "sentence2": ["b"], "sentence1": ["a"], "label": ["1"]},
+            None,
+            None,
+            ("sentence1", "sentence2"),
+        ),
+        ({"id": ["17"], "text": ["a"], "label": ["1"]}, None, None, ("text",)),
+        ({"id": [17], "tags": [["a"]], "text": ["a"], "label": [1]}, None, None, ("text",)),
+        ({"a": ["x"], "b": ["y"], "label": ["1"]}, ("b",), None, ("b",)),
+        ({"question": ["x"], "sentence": ["y"], "idx": ["0"], "label": ["1"]}, None, "qnli", ("question", "sentence")),
+        ({"a": ["x"], "b": ["y"], "label": ["1"]}, ("b", "a"), "mrpc", ("b", "a")),
+    ],
+)
+def test_text_columns(columns, requested, task, chosen):
+    task = None if task is None else get_task(task)
+    assert loading.choose_text_columns(split_of(**columns), ("label",), requested, task) == chosen
+
+
+@pytest.mark.parametrize(
+    ("requested", "task", "sentence"),
+    [
+        (("texd",), None, "has no text column 'texd'.*did you mean --text_column_names text"),
+        (("label",), None, "both by"),
+        (("text", "id", "label"), None, "one or two columns, got 3"),
+        (None, "mrpc", "has no text column of task mrpc 'sentence1', its columns are text, id, label"),
+    ],
+)
+def test_text_columns_that_cannot_be(requested, task, sentence):
+    task = None if task is None else get_task(task)
+    with pytest.raises(UsageError, match=sentence):
+        loading.choose_text_columns(split_of(text=["a"], id=[1], label=[1]), ("label",), requested, task)
+
+
+def test_no_text_column():
+    with pytest.raises(UsageError, match="no text column beside the label"):
+        loading.choose_text_columns(split_of(id=["1", "2"], label=["a", "b"]), ("label",), None, None)
+
+
+@pytest.mark.parametrize(
+    "value, sentence", [(None, "has no text"), ("  ", "has no text"), (3, "3 in column 'b', which is no text")]
+)
+def test_missing_texts_name_the_row(value, sentence):
+    split = split_of(a=["x", "y", "z"], b=["x", value, "z"])
+    with pytest.raises(UsageError, match=f"train.json, row 2 has .*{sentence.removeprefix('has ')}"):
+        split.texts(("a", "b"), "train")
+
+
+def test_an_empty_text_of_the_hub_is_a_text_but_a_missing_one_is_not():
+    features = Features({"a": Value("string")})
+    data = Dataset.from_dict({"a": ["", "x"]}, features)
+    assert Split(data, "hub", "hub", [1, 2]).texts(("a",), "train")["a"][:] == ["", "x"]
+    data = Dataset.from_dict({"a": ["x", None]}, features)
+    with pytest.raises(UsageError, match="hub, row 2 has no text"):
+        Split(data, "hub", "hub", [1, 2]).texts(("a",), "train")
+
+
+def test_rows_keep_their_numbers_and_features():
+    features = Features({"a": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    data = Dataset.from_dict({"a": list("xyz"), "label": [0, 1, 1]}, features)
+    part = Split(data, "hub", "hub", range(1, 4)).select([2, 0])
+    assert part.values("a") == ["z", "x"] and part.row_name(0) == "hub, row 3"
+    assert part.feature("label").names == ["no", "yes"]
+    assert len(part.head(1)) == 1 and part.head(None) is part and part.head(9) is part
+
+
+def test_parse_float():
+    assert [loading.parse_float(text) for text in ("5.000", " 4", "1e-3", "x", "", "1_0")] == [
+        5,
+        4,
+        0.001,
+        None,
+        None,
+        None,
+    ]
+
+
+CLASSES = ["a"] * 60 + ["b"] * 30 + ["c"] * 9 + ["d"]
+
+
+def held_out(seed=1, share=0.2, classes=CLASSES):
+    size = len(CLASSES)
+    train, validation = loading.split_off_validation(
+        split_of(n=list(range(size)), label=CLASSES), share, seed, classes
+    )
+    return train.values("n"), validation.values("n"), validation
+
+
+def test_a_validation_split_divides_the_rows():
+    train, validation, split = held_out()
+    assert sorted(train + validation) == list(range(100))
+    assert train == sorted(train) and validation == sorted(validation)
+    assert len(validation) == 20
+    assert split.row_name(0) == f"the validation part of train.json, row {validation[0] + 1}"
+
+
+def test_a_validation_split_is_stratified_and_keeps_single_rows_in_train():
+    train, validation, _ = held_out()
+    # 20 of 99 rows of the classes that occur more than once: 12.1, 6.1 and 1.8 of them.
+    assert Counter(CLASSES[i] for i in validation) == {"a": 12, "b": 6, "c": 2}
+    assert 99 in train
+
+
+def test_a_validation_split_depends_on_the_seed_alone():
+    assert held_out(seed=1)[:2] == held_out(seed=1)[:2]
+    assert held_out(seed=1)[1] != held_out(seed=2)[1]
+
+
+def test_a_validation_split_of_few_rows_or_without_classes_is_a_plain_draw():
+    assert len(held_out(share=0.02)[1]) == 2
+    assert len(held_out(classes=None)[1]) == 20
+
+
+@pytest.mark.parametrize(
+    "share, sentence",
+    [(0.0, "above 0"), (1.0, "below 1"), (0.004, "no rows for validation"), (0.997, "no rows for train")],
+)
+def test_validation_shares_that_cannot_be(share, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        held_out(share=share)
+
+
+def test_a_hub_data_set_without_a_network_is_one_sentence():
+    with pytest.raises(UsageError, match="nyu-mll/glue .mrpc. could not be loaded from the Hub") as caught:
+        loading.load_glue_splits(get_task("MRPC"), None, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_task_names():
+    assert get_task("StsB").is_regression and not get_task("cola").is_regression
+    with pytest.raises(UsageError, match="choose one of cola, .*did you mean mrpc"):
+        get_task("mrcp")

@@ -1,18 +1,35 @@
 """The methods by name, each a composition of the axes in `hf_mixup.mixing`, one paper a file."""
 
 from hf_mixup.methods.amplify import AMPLIFY, AMPLIFY_CODE
+from hf_mixup.methods.attentionmix import ATTENTIONMIX
+from hf_mixup.methods.batchmixup import BATCHMIXUP, BATCHMIXUP_CODE, MIXUP_PAIRS
 from hf_mixup.methods.embedmix import EMBEDMIX
 from hf_mixup.methods.manifold import MANIFOLD
 from hf_mixup.methods.method import Method, Paper
 from hf_mixup.methods.mixup import Mixup
 from hf_mixup.methods.mixup_transformer import MIXUP_TRANSFORMER
 from hf_mixup.methods.none import NONE
+from hf_mixup.methods.nonlinear import NONLINEAR
 from hf_mixup.methods.sentmix import SENTMIX
 from hf_mixup.methods.tmix import TMIX
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (NONE, AMPLIFY, AMPLIFY_CODE, EMBEDMIX, SENTMIX, MIXUP_TRANSFORMER, MANIFOLD, TMIX)
+    for method in (
+        NONE,
+        AMPLIFY,
+        AMPLIFY_CODE,
+        ATTENTIONMIX,
+        BATCHMIXUP,
+        BATCHMIXUP_CODE,
+        MIXUP_PAIRS,
+        EMBEDMIX,
+        SENTMIX,
+        MIXUP_TRANSFORMER,
+        MANIFOLD,
+        TMIX,
+        NONLINEAR,
+    )
 }
 
 __all__ = ["METHODS", "Method", "Mixup", "Paper"]

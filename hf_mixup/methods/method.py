@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from hf_mixup.mixing.partners import PARTNERS
-from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES
-from hf_mixup.mixing.ratios import Ratio
+from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES, AttentionProbe
+from hf_mixup.mixing.ratios import BatchWeights, Ratio
 
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
@@ -38,11 +38,14 @@ class Method:
         summary: what it does, in one line.
         paper: where it was published.
         site: where it mixes, one of `hf_mixup.mixing.plan.SITES`; None for the method that never mixes.
-        ratio: how much of the own row it keeps.
+        ratio: how much of the own row it keeps: a drawn lambda, the attention that its tokens receive, or the weights
+            of a whole batch.
         layers: `"all"`, or blocks in the numbering of `output_hidden_states`; empty for sites without layers.
         one_layer: mix in one of the layers, drawn anew for each batch; one of them may be `"pooled"`.
         partner: who is mixed with whom: `random`, `flip` or `roll`.
         per_sample: whether every row draws its own ratio, instead of one for the batch.
+        per_feature: whether every feature of every row does; the label's share is then their mean.
+        dot_product: for whole batches: score mixed vectors against mixed classifier rows instead of classifying them.
         attention_mask: what attention sees after mixing: the row's `own` tokens, the `union` or the `intersection` of
             both rows'; `skip` mixes a position only where both rows have a token, and keeps the own mask.
         clean: `none`; `average`, to train the clean rows along with the mixed ones; or `alternate`, to mix half of
@@ -64,11 +67,13 @@ class Method:
     summary: str
     paper: Paper | None = None
     site: str | None = None
-    ratio: Ratio | None = None
+    ratio: Ratio | AttentionProbe | BatchWeights | None = None
     layers: str | tuple[int | str | Fraction, ...] = ()
     one_layer: bool = False
     partner: str = "random"
     per_sample: bool = False
+    per_feature: bool = False
+    dot_product: bool = False
     attention_mask: str = "own"
     clean: str = "none"
     clean_weight: float = 0.5
@@ -105,6 +110,16 @@ class Method:
                 f"mixup_attention_mask={self.attention_mask!r} has no meaning at mixup_site={self.site!r}, after "
                 f"the last attention: it is for {', '.join(TOKEN_SITES)}."
             )
+        if isinstance(self.ratio, BatchWeights):
+            self._check_batch()
+        if isinstance(self.ratio, AttentionProbe) and (
+            self.site not in TOKEN_SITES or self.per_sample or self.attention_mask == "skip"
+        ):
+            raise ValueError(
+                f"mixup_method={self.name!r} weighs every token: it takes a mixup_site with tokens "
+                f"({', '.join(TOKEN_SITES)}), no mixup_per_sample, and own, union or intersection as "
+                "mixup_attention_mask."
+            )
         if self.label_weight == "compounded" and (
             self.site != "attention_block" or self.partner != "flip" or self.per_sample
         ):
@@ -112,6 +127,25 @@ class Method:
                 "mixup_label_weight='compounded' holds for mixup_site='attention_block' with mixup_partner='flip' and "
                 f"one lambda a batch, not for mixup_site={self.site!r} with mixup_partner={self.partner!r} and "
                 f"mixup_per_sample={self.per_sample}: change these, or leave it out."
+            )
+
+    def _check_batch(self) -> None:
+        """What a method that mixes whole batches has no use for."""
+        pair_settings = {
+            "partner": self.partner != "random",
+            "per_sample": self.per_sample,
+            "clean": self.clean == "average",
+            "label_weight": self.label_weight != "ratio",
+        }
+        unused = [f"mixup_{name}={getattr(self, name)!r}" for name, differs in pair_settings.items() if differs]
+        if unused:
+            raise ValueError(
+                f"{unused[0]} has no meaning for mixup_method={self.name!r}, which mixes whole batches: leave it out."
+            )
+        allowed = ("pooled",) if self.ratio.kind == "softmax-beta" or self.dot_product else ("pooled", "logits")
+        if self.site not in allowed:
+            raise ValueError(
+                f"mixup_site={self.site!r} is not for mixup_method={self.name!r}: it takes {' or '.join(allowed)}."
             )
 
     def with_options(
@@ -123,6 +157,10 @@ class Method:
         alpha: float | None = None,
         draws: int | None = None,
         lam: float | None = None,
+        points: int | None = None,
+        temperature: float | None = None,
+        attention_layer: int | None = None,
+        attention_head: str | int | None = None,
         clean: str | None = None,
         clean_weight: float | None = None,
         prob: float | None = None,
@@ -132,25 +170,37 @@ class Method:
 
         Args:
             site, layers, clean, clean_weight, prob: as the fields of the same name.
-            ratio, alpha, draws, lam: the kind and the parameters of the ratio.
+            ratio, alpha, draws, lam: the kind and the parameters of a drawn ratio.
+            points, temperature: how many points of whole batches, and of which softmax.
+            attention_layer, attention_head: whose attention weighs the tokens: a block from 1, and a head from 0 or
+                `"average"`.
             general: `partner`, `per_sample`, `attention_mask`, `label_weight`, `start` and `stop`, as the fields.
 
         Raises:
             ValueError: a value that is not allowed, or an option without meaning for what was chosen.
         """
-        ratio_options = {"alpha": alpha, "draws": draws, "lam": lam}
+        ratio_options = {
+            "ratio": ratio,
+            "alpha": alpha,
+            "draws": draws,
+            "lambda": lam,
+            "points": points,
+            "temperature": temperature,
+            "attention_layer": attention_layer,
+            "attention_head": attention_head,
+        }
+        ratio_options = {name: value for name, value in ratio_options.items() if value is not None}
         general |= {"site": site, "clean": clean, "clean_weight": clean_weight, "prob": prob}
         changed = {name: value for name, value in general.items() if value is not None}
-        ratio_changed = ratio is not None or any(value is not None for value in ratio_options.values())
         if self.site is None:
-            if changed or ratio_changed or layers is not None:
+            if changed or ratio_options or layers is not None:
                 raise ValueError(
                     f"mixup_method={self.name!r} does not mix, so the other mixup options have no effect: "
                     "choose a method that mixes, such as amplify, or leave them out."
                 )
             return self
-        if ratio_changed:
-            changed["ratio"] = _with_ratio_options(self.ratio, ratio, ratio_options)
+        if ratio_options:
+            changed["ratio"] = self._ratio_with(ratio_options)
         if clean_weight is not None and changed.get("clean", self.clean) != "average":
             raise ValueError(
                 f"mixup_clean_weight={clean_weight} is for mixup_clean='average': add that, or leave the weight out."
@@ -158,6 +208,8 @@ class Method:
         if clean == "alternate" and prob is None:
             changed["prob"] = 0.5
         new_site = changed.get("site", self.site)
+        if new_site not in TOKEN_SITES:
+            changed.setdefault("attention_mask", "own")
         if new_site in LAYER_SITES:
             changed["layers"] = parse_layers(layers) if layers is not None else self.layers or "all"
         elif layers is not None:
@@ -168,6 +220,31 @@ class Method:
         else:
             changed["layers"] = ()
         return replace(self, **changed)
+
+    def _ratio_with(self, options: dict[str, str | float]) -> Ratio | AttentionProbe | BatchWeights:
+        used = {
+            Ratio: ("ratio", "alpha", "draws", "lambda"),
+            BatchWeights: ("points", "alpha", "temperature"),
+            AttentionProbe: ("attention_layer", "attention_head"),
+        }[type(self.ratio)]
+        for name, value in options.items():
+            if name not in used:
+                raise ValueError(
+                    f"mixup_{name}={value} is not used by mixup_method={self.name!r}: of these options it takes "
+                    f"{', '.join(f'mixup_{option}' for option in used)}."
+                )
+        if isinstance(self.ratio, AttentionProbe):
+            head = options.get("attention_head", self.ratio.head)
+            return _probe(options.get("attention_layer", self.ratio.layer), head)
+        if isinstance(self.ratio, BatchWeights):
+            return replace(self.ratio, **options)
+        # The method's own parameters stay where the chosen kind of ratio uses them too.
+        kind = options.pop("ratio", self.ratio.kind)
+        given = {{"lambda": "lam"}.get(name, name): value for name, value in options.items()}
+        parameters = {"constant": ("lam",), "max-of-n": ("alpha", "draws")}.get(kind, ("alpha",))
+        own = {name: getattr(self.ratio, name) for name in parameters}
+        kept = {name: value for name, value in own.items() if value is not None}
+        return Ratio(kind, **{**kept, **given})
 
     def resolve_layers(self, num_layers: int) -> tuple[int | str, ...]:
         """The blocks that this method mixes in, for a model of `num_layers` blocks.
@@ -214,10 +291,11 @@ def parse_layers(layers: str | int | Sequence[int | str]) -> str | tuple[int | s
     return (*numbers, *pooled)
 
 
-def _with_ratio_options(own: Ratio, kind: str | None, options: dict[str, float | None]) -> Ratio:
-    """The method's own parameters stay where the chosen kind of ratio uses them too."""
-    kind = kind or own.kind
-    used = {"constant": ("lam",), "max-of-n": ("alpha", "draws")}.get(kind, ("alpha",))
-    given = {name: value for name, value in options.items() if value is not None}
-    kept = {name: getattr(own, name) for name in used if getattr(own, name) is not None}
-    return Ratio(kind, **{**kept, **given})
+def _probe(layer: int, head: str | int | None) -> AttentionProbe:
+    try:
+        head = None if head in (None, "average") else int(head)
+    except ValueError:
+        head = -1
+    if head is not None and head < 0:
+        raise ValueError("mixup_attention_head is not allowed: give the number of a head, from 0, or average.")
+    return AttentionProbe(layer, head)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hf_mixup.methods.method import Method
 from hf_mixup.mixing.partners import PARTNERS
-from hf_mixup.mixing.plan import PairPlan, StepKey
+from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, StepKey
+from hf_mixup.mixing.ratios import BatchWeights, Ratio
 from hf_mixup.mixing.schedules import coin, within
 from hf_mixup.mixing.targets import compounded_share
 
@@ -23,9 +24,11 @@ class Mixup:
     Args:
         method: what to do.
         num_layers: the number of blocks of the model.
+        hidden_size: the size of its hidden states, for methods that draw a weight for each feature.
+        num_heads: the number of its attention heads, for methods that read one.
 
     Raises:
-        ValueError: the method names a block that the model does not have.
+        ValueError: the method names a block or a head that the model does not have.
 
     Example:
         >>> from hf_mixup.methods import METHODS
@@ -35,22 +38,35 @@ class Mixup:
         ('attention', (1, 2, 3), tensor(0.8000))
     """
 
-    def __init__(self, method: Method, num_layers: int) -> None:
+    def __init__(
+        self, method: Method, num_layers: int, hidden_size: int | None = None, num_heads: int | None = None
+    ) -> None:
         self.method = method
         self.layers = method.resolve_layers(num_layers)
+        self.hidden_size = hidden_size
+        if isinstance(method.ratio, AttentionProbe):
+            layer, head = method.ratio
+            if not 1 <= layer <= num_layers:
+                raise ValueError(
+                    f"mixup_attention_layer={layer} does not fit: the model has blocks 1 to {num_layers}."
+                )
+            if head is not None and num_heads is not None and head >= num_heads:
+                raise ValueError(
+                    f"mixup_attention_head={head} does not fit: the model has heads 0 to {num_heads - 1}, or average."
+                )
 
     def settings(self) -> dict[str, Any]:
-        """How this mixes, as plain data for a config or a model card."""
-        described = ("name", "summary", "paper")
-        values = {field.name: getattr(self.method, field.name) for field in fields(Method)}
-        settings = {"method": self.method.name}
-        settings |= {name: value for name, value in values.items() if name not in described}
-        settings["layers"] = list(self.layers)
-        ratio = {} if self.method.ratio is None else asdict(self.method.ratio)
-        settings["ratio"] = {name: value for name, value in ratio.items() if value is not None}
+        """How this mixes, as plain data for a config or a model card: what differs from plain pairs of rows."""
+        described = ("name", "summary", "paper", "site", "layers", "ratio")
+        settings = {"method": self.method.name, "site": self.method.site, "layers": list(self.layers)}
+        settings["ratio"] = _as_dict(self.method.ratio)
+        for field in fields(Method):
+            value = getattr(self.method, field.name)
+            if field.name not in described and value != field.default:
+                settings[field.name] = value
         return settings
 
-    def plan(self, batch: Mapping[str, Any], labels: Tensor, key: StepKey, progress: float = 0.0) -> PairPlan | None:
+    def plan(self, batch: Mapping[str, Any], labels: Tensor, key: StepKey, progress: float = 0.0) -> Plan | None:
         """The plan of one micro-batch, on the device of the labels; None when the step is a plain one.
 
         Nothing is mixed by the method `none`, outside `start` and `stop`, when the coin of `prob` says so, when every
@@ -66,28 +82,55 @@ class Mixup:
         if method.site is None or not within(progress, method.start, method.stop):
             return None
         generator = key.generator()
-        mixed = coin(generator, method.prob)
-        partner = PARTNERS[method.partner](generator, rows)
-        ratio = method.ratio.draw(generator, rows if method.per_sample else 1)
-        if not mixed or (partner == np.arange(rows)).all() or (ratio == 1).all():
+        if not coin(generator, method.prob):
             return None
+        if isinstance(method.ratio, BatchWeights):
+            return self._batch_plan(generator, rows, labels.device)
+        return self._pair_plan(generator, rows, labels.device, batch.get("attention_mask"))
+
+    def _batch_plan(self, generator: np.random.Generator, rows: int, device: torch.device) -> BatchPlan | None:
+        if rows == 1:
+            return None
+        weights = self.method.ratio.draw(generator, rows, self.hidden_size)
+        return BatchPlan(weights, self.method.site, self.method.dot_product).to(device)
+
+    def _pair_plan(
+        self, generator: np.random.Generator, rows: int, device: torch.device, attention_mask: Tensor | None
+    ) -> PairPlan | None:
+        method = self.method
+        partner = PARTNERS[method.partner](generator, rows)
+        if (partner == np.arange(rows)).all():
+            return None
+        weight, label_weight = None, None
+        if isinstance(method.ratio, Ratio):
+            weight, label_weight = self._draw_weights(generator, rows)
+            if (weight == 1).all():
+                return None
         site, layers = self._place(generator)
-        weight = torch.from_numpy(ratio)
-        label_weight = weight.expand(rows)
-        if method.label_weight == "compounded":
-            label_weight = compounded_share(label_weight, len(layers))
+        skip = method.attention_mask == "skip" and site != "pooled"
         plan = PairPlan(
             partner=torch.from_numpy(partner),
-            weight=weight.reshape(-1, 1, 1) if method.per_sample else weight[0],
+            weight=weight,
             site=site,
             layers=layers,
             label_weight=label_weight,
             attention_mask="own" if method.attention_mask == "skip" or site == "pooled" else method.attention_mask,
             clean_weight=method.clean_weight if method.clean == "average" else None,
-        ).to(labels.device)
-        if method.attention_mask == "skip" and batch.get("attention_mask") is not None and site != "pooled":
-            return plan.skip_padding(batch["attention_mask"])
-        return plan
+            probe=method.ratio if isinstance(method.ratio, AttentionProbe) else None,
+        ).to(device)
+        return plan.skip_padding(attention_mask) if skip and attention_mask is not None else plan
+
+    def _draw_weights(self, generator: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
+        """The weight of the features, and `[rows]` that of the labels."""
+        method = self.method
+        if method.per_feature:
+            weight = torch.from_numpy(method.ratio.draw(generator, rows * self.hidden_size)).reshape(rows, 1, -1)
+            return weight, weight.mean(dim=(1, 2))
+        ratio = torch.from_numpy(method.ratio.draw(generator, rows if method.per_sample else 1))
+        label_weight = ratio.expand(rows)
+        if method.label_weight == "compounded":
+            label_weight = compounded_share(label_weight, len(self.layers))
+        return ratio.reshape(-1, 1, 1) if method.per_sample else ratio[0], label_weight
 
     def _place(self, generator: np.random.Generator) -> tuple[str, tuple[int, ...]]:
         """The site and the layers of one batch."""
@@ -95,3 +138,9 @@ class Mixup:
             return self.method.site, self.layers
         layer = self.layers[generator.integers(len(self.layers))]
         return ("pooled", ()) if layer == "pooled" else (self.method.site, (layer,))
+
+
+def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | None) -> dict[str, Any]:
+    if isinstance(ratio, AttentionProbe):
+        return {"attention_layer": ratio.layer, "attention_head": "average" if ratio.head is None else ratio.head}
+    return {} if ratio is None else {name: value for name, value in asdict(ratio).items() if value is not None}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mixup.mixing.plan import _check_choice
+from hf_mixup.mixing.plan import BatchPlan, Plan, _check_choice
 from hf_mixup.mixing.targets import mix_targets
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -74,57 +74,90 @@ class Objective:
                 )
 
     def __call__(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        partner: Tensor | None = None,
-        label_weight: Tensor | None = None,
-        clean_weight: float | None = None,
+        self, logits: Tensor, labels: Tensor, plan: Plan | None = None, label_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The weighted loss and the weight of each row; the batch's loss is `losses.sum() / weights.sum()`.
 
         Args:
-            logits: `[batch, classes]`, with `clean_weight` the clean rows first and then the mixed ones,
-                `[2 * batch, classes]`; for regression `[batch, 1]` or `[batch, targets]`.
+            logits: `[rows, classes]`, of the plain batch or of the model's mixed forward pass; for regression
+                `[rows, 1]` or `[rows, targets]`.
             labels: `[batch]` class ids or floats, or `[batch, classes]` floats.
-            partner: `[batch]` int64, whose label is the second term; None for a plain batch.
-            label_weight: `[batch]`, the own label's share; given together with `partner`.
-            clean_weight: the weight of the clean rows beside the mixed ones.
+            plan: how the batch was mixed; None for a plain batch.
+            label_weight: `[batch]`, the own label's share where only the model knew it (its output's `label_weight`);
+                default: the plan's.
 
         Returns:
-            Two tensors `[batch]`. A row one of whose labels is missing counts with the other's weight.
+            Two tensors `[batch]`, for a `BatchPlan` `[points]`. A row one of whose labels is missing counts with the
+            other's weight.
         """
-        if clean_weight is not None:
-            clean_logits, mixed_logits = logits.chunk(2)
-            clean, mixed = self(clean_logits, labels), self(mixed_logits, labels, partner, label_weight)
-            return _average(clean[0], mixed[0], clean_weight), _average(clean[1], mixed[1], clean_weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if plan is None:
+            return self._plain(logits, labels)
+        if isinstance(plan, BatchPlan):
+            return self._batch(logits, labels, plan)
+        share = (plan.label_weight if label_weight is None else label_weight).to(logits.dtype)
+        if plan.clean_weight is None:
+            return self._pairs(logits, labels, plan.partner, share)
+        clean_logits, mixed_logits = logits.chunk(2)
+        clean, mixed = self._plain(clean_logits, labels), self._pairs(mixed_logits, labels, plan.partner, share)
+        return _average(clean[0], mixed[0], plan.clean_weight), _average(clean[1], mixed[1], plan.clean_weight)
+
+    def weights(self, labels: Tensor, plan: Plan | None = None) -> Tensor:
+        """The weights that `__call__` returns, known before there are logits.
+
+        Where only the model will know the label weights, each row counts with the weight of its own label: the same,
+        if all rows have a label and all classes the same weight.
+        """
+        own = self._label_weights(labels)
+        if plan is None:
+            return own
+        if isinstance(plan, BatchPlan):
+            return _per_row(plan).to(own.dtype) @ own
+        if plan.label_weight is None or self.problem_type == "regression":
+            return own
+        share = plan.label_weight.to(own.dtype)
+        mixed = share * own + (1 - share) * own.index_select(0, plan.partner)
+        return mixed if plan.clean_weight is None else _average(own, mixed, plan.clean_weight)
+
+    def _plain(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.problem_type == "regression":
-            return self._squared_error(logits, labels, partner, label_weight)
-        term = (
-            self._cross_entropy if self.problem_type == "single_label_classification" else self._binary_cross_entropy
-        )
-        if partner is None:
-            return term(logits, labels)
-        own_loss, own_weight = term(logits, labels)
-        their_loss, their_weight = term(logits, labels.index_select(0, partner))
-        share = label_weight.to(logits.dtype)
+            return self._squared_error(logits, labels.to(logits.dtype).reshape(logits.shape))
+        if self.problem_type == "multi_label_classification":
+            return self._binary_cross_entropy(logits, labels)
+        return self._cross_entropy(logits, labels)
+
+    def _pairs(self, logits: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        if self.problem_type == "regression":
+            targets = mix_targets(labels.to(logits.dtype).reshape(logits.shape), partner, share)
+            return self._squared_error(logits, targets)
+        own_loss, own_weight = self._plain(logits, labels)
+        their_loss, their_weight = self._plain(logits, labels.index_select(0, partner))
         return share * own_loss + (1 - share) * their_loss, share * own_weight + (1 - share) * their_weight
 
-    def weights(
-        self,
-        labels: Tensor,
-        partner: Tensor | None = None,
-        label_weight: Tensor | None = None,
-        clean_weight: float | None = None,
-    ) -> Tensor:
-        """The weights `[batch]` that `__call__` returns, known before there are logits."""
-        own = self._label_weights(labels)
-        if partner is None or self.problem_type == "regression":
-            return own
-        share = label_weight.to(own.dtype)
-        mixed = share * own + (1 - share) * own.index_select(0, partner)
-        return mixed if clean_weight is None else _average(own, mixed, clean_weight)
+    def _batch(self, logits: Tensor, labels: Tensor, plan: BatchPlan) -> tuple[Tensor, Tensor]:
+        r"""$\sum_b w_{i,b} CE(z_i, y_b)$, or $-\log \sigma(\langle \hat x_i, \hat y_i \rangle)$."""
+        if self.problem_type != "single_label_classification":
+            raise ValueError(
+                f"Mixing whole batches has no meaning for {self.problem_type}: it is for single_label_classification; "
+                "choose a method that mixes pairs."
+            )
+        weights = _per_row(plan).to(logits.dtype)
+        row_weights = self._label_weights(labels).to(logits.dtype)
+        class_weights = logits.new_ones(logits.shape[-1]) if self.class_weights is None else self.class_weights
+        class_weights = class_weights.to(logits)
+        valid = _has_label(labels).to(logits.dtype)
+        if labels.ndim > 1:
+            targets = labels.to(logits.dtype) * valid.unsqueeze(-1)
+        else:
+            targets = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * valid.unsqueeze(-1)
+        if plan.dot_product:
+            scores = (logits * (targets * class_weights)).sum(dim=(1, 2))
+            return F.softplus(-scores), weights @ valid
+        smooth = self.label_smoothing
+        targets = (1 - smooth) * targets + smooth / len(class_weights) * valid.unsqueeze(-1)
+        # The cross-entropy is linear in its target, so the targets are mixed instead of the losses.
+        losses = -((weights @ (targets * class_weights)) * logits.log_softmax(dim=-1)).sum(dim=-1)
+        return losses, weights @ row_weights
 
     def _label_weights(self, labels: Tensor) -> Tensor:
         if self.problem_type == "regression":
@@ -159,14 +192,14 @@ class Objective:
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=-1)
         return losses * weights, weights
 
-    def _squared_error(
-        self, logits: Tensor, labels: Tensor, partner: Tensor | None, label_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        targets = labels.to(logits.dtype).reshape(logits.shape)
-        if partner is not None:
-            targets = mix_targets(targets, partner, label_weight)
+    def _squared_error(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         losses = F.mse_loss(logits, targets, reduction="none").flatten(1).mean(dim=-1)
         return losses, torch.ones_like(losses)
+
+
+def _per_row(plan: BatchPlan) -> Tensor:
+    """The weight of each row in each point, `[points, batch]`: of its features, the mean."""
+    return plan.weights if plan.weights.ndim == 2 else plan.weights.mean(dim=-1)
 
 
 def _average(clean: Tensor, mixed: Tensor, clean_weight: float) -> Tensor:

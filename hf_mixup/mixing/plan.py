@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_mixup.mixing.attention import mean_over_tokens, token_ratio
+
 SITES = ("word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
 LAYER_SITES = ("hidden", "attention", "attention_block")
 TOKEN_SITES = ("word_embeddings", "embeddings", *LAYER_SITES)
@@ -39,6 +41,18 @@ class StepKey(NamedTuple):
         return np.random.default_rng([self.seed, self.rank, self.step, self.micro])
 
 
+class AttentionProbe(NamedTuple):
+    """Whose attention sets the weight of each token.
+
+    Args:
+        layer: the block, 1..N.
+        head: the head, from 0; None averages over the heads.
+    """
+
+    layer: int
+    head: int | None
+
+
 @dataclass(frozen=True, eq=False)
 class PairPlan:
     r"""Row `i` of the batch is mixed with row `partner[i]`: $\tilde h_i = w_i h_i + (1 - w_i) h_{partner(i)}$.
@@ -50,7 +64,7 @@ class PairPlan:
             `"attention"` (self-attention output), `"attention_block"` (after its dense, dropout, residual and
             LayerNorm), `"pooled"` (what the last linear layer reads) or `"logits"`.
         weight: the own row's share $w$ in [0, 1], floating point: a scalar `[]`, `[batch, 1, 1]` per row,
-            `[batch, length, 1]` per token or `[batch, 1, hidden]` per feature.
+            `[batch, length, 1]` per token or `[batch, 1, hidden]` per feature; None with a probe.
         layers: for the sites `hidden` (0..N), `attention` and `attention_block` (1..N): the blocks to mix in, counted
             as in `output_hidden_states` (0 is the embedding output, k is block k).
         label_weight: `[batch]`, the own label's share in the loss. Default: `weight`, where that is one number per
@@ -60,6 +74,8 @@ class PairPlan:
         clean_weight: train the clean rows along: the forward pass gives `[2 * batch, ...]`, the clean rows first, from
             the first mixed site on, and their loss counts with this weight in (0, 1), that of the mixed rows with the
             rest. None: mixed rows only.
+        probe: read the weight of each token, and from it the label weights, off the model's attention, at the top of
+            its forward pass.
         inverse: `[batch]`, the inverse permutation (the backward pass gathers with it); computed if not given.
 
     Raises:
@@ -73,12 +89,13 @@ class PairPlan:
     """
 
     partner: Tensor
-    weight: Tensor
+    weight: Tensor | None
     site: str
     layers: tuple[int, ...] = ()
     label_weight: Tensor | None = None
     attention_mask: str = "own"
     clean_weight: float | None = None
+    probe: AttentionProbe | None = None
     inverse: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +113,16 @@ class PairPlan:
                 f"layers={self.layers} does not fit site={self.site!r}: {', '.join(LAYER_SITES)} need at least one "
                 "layer, the other sites take none."
             )
+        if self.clean_weight is not None and not 0 < self.clean_weight < 1:
+            raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
+        if (self.weight is None) != (self.probe is not None):
+            raise ValueError("A plan has either a weight or a probe that finds it: give one of the two.")
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", torch.argsort(self.partner))
+        if self.weight is not None:
+            self._check_weight(rows)
+
+    def _check_weight(self, rows: int) -> None:
         shape = tuple(self.weight.shape)
         per_row = shape in ((), (rows, 1, 1))
         fits_site = self.site in TOKEN_SITES or shape[1:2] in ((), (1,))
@@ -110,18 +137,10 @@ class PairPlan:
             object.__setattr__(self, "label_weight", self.weight.reshape(-1).expand(rows))
         elif tuple(self.label_weight.shape) != (rows,):
             raise ValueError(f"label_weight must have shape [{rows}], got {list(self.label_weight.shape)}.")
-        if self.clean_weight is not None and not 0 < self.clean_weight < 1:
-            raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
-        if self.inverse is None:
-            object.__setattr__(self, "inverse", torch.argsort(self.partner))
 
     def to(self, device: torch.device | str) -> PairPlan:
         """The same plan on another device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("partner", "weight", "label_weight", "inverse")
-        }
-        return replace(self, **moved)
+        return _moved(self, device)
 
     def skip_padding(self, attention_mask: Tensor) -> PairPlan:
         """The same plan, mixing a position only where both rows have a token.
@@ -132,6 +151,17 @@ class PairPlan:
         tokens = attention_mask.bool()
         both = (tokens & tokens.index_select(0, self.partner)).unsqueeze(-1)
         return replace(self, weight=torch.where(both, self.weight, 1.0))
+
+    def probed(self, relevance: Tensor, tokens: Tensor) -> PairPlan:
+        """The same plan with the weights that its probe found.
+
+        Args:
+            relevance: `[batch, length]`, how much attention each token receives.
+            tokens: `[batch, length]` bool, True where there is a token.
+        """
+        ratio = token_ratio(relevance, self.partner)
+        label_weight = mean_over_tokens(ratio, tokens, self.partner)
+        return replace(self, weight=ratio.unsqueeze(-1), label_weight=label_weight, probe=None)
 
     def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
         """`states` mixed with their partners' if this plan mixes `site` at `layer`, else `states` itself.
@@ -177,6 +207,67 @@ class PairPlan:
         if mask.is_floating_point():
             return torch.maximum(mask, partners) if union else torch.minimum(mask, partners)
         return mask | partners if union else mask & partners
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPlan:
+    r"""Every mixed row is a weighted mean of the whole batch: $\tilde h_i = \sum_b w_{i,b} h_b$.
+
+    Args:
+        weights: `[points, batch]`, or `[points, batch, hidden]` with a weight for every feature; each sums to 1 over
+            the batch.
+        site: `"pooled"` (what the last linear layer reads) or, without weights per feature, `"logits"`.
+        dot_product: score each mixed vector against the equally mixed rows of the classifier, instead of classifying
+            it: the model's logits are then `[points, batch, classes]`, to be picked by each row's label and summed.
+
+    Raises:
+        ValueError: an unknown site, or weights of another shape.
+
+    Example:
+        >>> plan = BatchPlan(torch.tensor([[0.5, 0.25, 0.25]]), "pooled")
+        >>> plan.mix(torch.tensor([[0.0], [4.0], [8.0]]), "pooled")
+        tensor([[3.]])
+    """
+
+    weights: Tensor
+    site: str = "pooled"
+    dot_product: bool = False
+
+    # What a pair plan has and this has not: a partner's label, clean rows, an open question to the model.
+    label_weight = None
+    clean_weight = None
+    probe = None
+
+    def __post_init__(self) -> None:
+        _check_choice("site", self.site, ("pooled", "logits"))
+        if self.weights.ndim not in (2, 3) or (self.weights.ndim == 3 and self.site == "logits"):
+            raise ValueError(
+                f"weights of shape {list(self.weights.shape)} do not fit site={self.site!r}: allowed are "
+                "[points, batch] and, at pooled, [points, batch, hidden]."
+            )
+
+    def to(self, device: torch.device | str) -> BatchPlan:
+        """The same plan on another device."""
+        return _moved(self, device)
+
+    def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
+        """`[batch, features]` as `[points, features]` if this plan mixes `site`, else `states` itself."""
+        if site != self.site:
+            return states
+        weights = self.weights.to(states.dtype)
+        return weights @ states if weights.ndim == 2 else torch.einsum("pbh,bh->ph", weights, states)
+
+    def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
+        """What block `layer` reads: nothing is mixed before the pooled vector."""
+        return hidden_states, mask
+
+
+Plan = PairPlan | BatchPlan
+
+
+def _moved(plan: Plan, device: torch.device | str) -> Plan:
+    tensors = {name: value for name, value in vars(plan).items() if isinstance(value, Tensor)}
+    return replace(plan, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None = None) -> Tensor:

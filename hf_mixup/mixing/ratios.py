@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 RATIOS = ("beta", "beta-max", "max-of-n", "constant")
 
@@ -68,3 +69,69 @@ class Ratio:
             if self.kind == "beta-max":
                 ratios = np.maximum(ratios, 1 - ratios)
         return ratios.astype(np.float32)
+
+
+BATCH_WEIGHTS = ("softmax-beta", "softmax-uniform", "pairs")
+
+
+@dataclass(frozen=True)
+class BatchWeights:
+    r"""The distribution of the weights with which the whole batch is mixed.
+
+    - `softmax-beta`: for each point and feature the softmax over the batch of draws from $Beta(\alpha, \alpha)$,
+      divided by the temperature (BatchMixup, Yin et al.).
+    - `softmax-uniform`: for each point the softmax over the batch of uniform draws from [0, 1), divided by the
+      temperature (the code of BatchMixup).
+    - `pairs`: all ordered pairs of rows, a row with itself among them, each set of pairs with one
+      $\lambda \sim Beta(\alpha, \alpha)$ (the standard mixup that BatchMixup is compared with).
+
+    Args:
+        kind: one of the above.
+        points: how many points are mixed of a batch; for `pairs`, how many ratios are drawn, each for all pairs.
+        alpha: > 0, finite; for `softmax-beta` and `pairs`.
+        temperature: > 0; for the softmax kinds. Low temperatures let single rows lead; at 1, with draws from [0, 1],
+            no row has more than e times the weight of another.
+
+    Raises:
+        ValueError: an unknown kind, or a parameter that is missing, not used by the kind, or out of range.
+
+    Example:
+        >>> weights = BatchWeights("softmax-uniform", points=3).draw(np.random.default_rng(0), rows=4, features=2)
+        >>> weights.shape, weights.sum(dim=1)
+        (torch.Size([3, 4]), tensor([1., 1., 1.]))
+    """
+
+    kind: str
+    points: int
+    alpha: float | None = None
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in BATCH_WEIGHTS:
+            raise ValueError(f"kind={self.kind!r} is unknown: choose one of {', '.join(BATCH_WEIGHTS)}.")
+        if self.points != int(self.points) or self.points < 1:
+            raise ValueError(f"mixup_points={self.points} is not allowed: give a whole number of at least 1.")
+        unused = {"softmax-uniform": "alpha", "pairs": "temperature"}.get(self.kind)
+        for name in ("alpha", "temperature"):
+            value = getattr(self, name)
+            if name == unused and value is not None:
+                raise ValueError(f"mixup_{name}={value} is not used by this method: leave it out.")
+            if name != unused and (value is None or not 0 < value < math.inf):
+                raise ValueError(f"mixup_{name}={value} is not allowed: give a finite number above 0.")
+
+    def draw(self, generator: np.random.Generator, rows: int, features: int) -> torch.Tensor:
+        """The weights of one batch: `[points, rows, features]` for `softmax-beta`, `[points, rows]` for
+        `softmax-uniform`, `[points * rows * rows, rows]` for `pairs`; float32, each summing to 1 over the rows.
+        """
+        if self.kind == "pairs":
+            own = torch.eye(rows).repeat_interleave(rows, dim=0)
+            theirs = torch.eye(rows).repeat(rows, 1)
+            ratios = torch.from_numpy(generator.beta(self.alpha, self.alpha, (self.points, 1, 1)).astype(np.float32))
+            return (ratios * own + (1 - ratios) * theirs).reshape(-1, rows)
+        shape = (self.points, rows) if self.kind == "softmax-uniform" else (self.points, rows, features)
+        # Beta(1, 1) is uniform, and a uniform number is drawn many times faster.
+        if self.alpha in (None, 1):
+            draws = generator.random(shape, dtype=np.float32)
+        else:
+            draws = generator.beta(self.alpha, self.alpha, shape).astype(np.float32)
+        return torch.softmax(torch.from_numpy(draws) / self.temperature, dim=1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer, BertSelfAttention
 from transformers.utils import can_return_tuple
 
-from hf_mixup.mixing.plan import PairPlan
+from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
 
 
@@ -19,7 +19,7 @@ class MixupBertSelfAttention(BertSelfAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
         if mixup is not None:
@@ -33,7 +33,7 @@ class MixupBertAttention(BertAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         if mixup is None:
             return super().forward(hidden_states, *args, **kwargs)
@@ -51,7 +51,7 @@ class MixupBertLayer(BertLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         *args: Any,
-        mixup: PairPlan | None = None,
+        mixup: Plan | None = None,
         **kwargs: Any,
     ) -> Tensor:
         if mixup is None:
@@ -78,13 +78,24 @@ class MixupBertForSequenceClassification(MixupModel, BertForSequenceClassificati
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self._swap_classes(
-            self.bert.encoder.layer,
+            self._blocks(),
             {
                 BertSelfAttention: MixupBertSelfAttention,
                 BertAttention: MixupBertAttention,
                 BertLayer: MixupBertLayer,
             },
         )
+
+    def _blocks(self) -> nn.ModuleList:
+        return self.bert.encoder.layer
+
+    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
+        names = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
+        return self.bert.embeddings(**{name: inputs[name] for name in names})
+
+    @staticmethod
+    def _query_key(block: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+        return block.attention.self.query, block.attention.self.key
 
     @can_return_tuple
     def forward(
@@ -95,7 +106,7 @@ class MixupBertForSequenceClassification(MixupModel, BertForSequenceClassificati
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        mixup: PairPlan | None = None,
+        mixup: Plan | None = None,
         **kwargs: Any,
     ) -> MixupSequenceClassifierOutput:
         """The parent's forward pass, or a mixed one.
@@ -114,6 +125,7 @@ class MixupBertForSequenceClassification(MixupModel, BertForSequenceClassificati
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        mixup = self._probed(inputs, mixup)
         if mixup.site == "word_embeddings":
             inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.bert(**inputs, return_dict=True, mixup=mixup, **kwargs)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention, TransformerBlock
 from transformers.utils import can_return_tuple
 
-from hf_mixup.mixing.plan import PairPlan
+from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
 
 
@@ -23,7 +23,7 @@ class MixupDistilBertSelfAttention(DistilBertSelfAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
         if mixup is not None:
@@ -40,7 +40,7 @@ class MixupTransformerBlock(TransformerBlock):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, mixup: Plan | None = None, **kwargs: Any
     ) -> Tensor:
         if mixup is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
@@ -72,9 +72,20 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__(config)
         self._swap_classes(
-            self.distilbert.transformer.layer,
+            self._blocks(),
             {DistilBertSelfAttention: MixupDistilBertSelfAttention, TransformerBlock: MixupTransformerBlock},
         )
+
+    def _blocks(self) -> nn.ModuleList:
+        return self.distilbert.transformer.layer
+
+    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
+        names = ("input_ids", "inputs_embeds", "position_ids")
+        return self.distilbert.embeddings(**{name: inputs[name] for name in names})
+
+    @staticmethod
+    def _query_key(block: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+        return block.attention.q_lin, block.attention.k_lin
 
     @can_return_tuple
     def forward(
@@ -84,7 +95,7 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         position_ids: Tensor | None = None,
-        mixup: PairPlan | None = None,
+        mixup: Plan | None = None,
         **kwargs: Any,
     ) -> MixupSequenceClassifierOutput:
         """The parent's forward pass, or a mixed one.
@@ -102,6 +113,7 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        mixup = self._probed(inputs, mixup)
         if mixup.site == "word_embeddings":
             inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.distilbert(**inputs, return_dict=True, mixup=mixup, **kwargs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaLayer, RobertaSelfAttention
 from transformers.utils import can_return_tuple
 
-from hf_mixup.mixing.plan import PairPlan
+from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
 
 
@@ -20,7 +20,7 @@ class MixupRobertaSelfAttention(RobertaSelfAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
         if mixup is not None:
@@ -34,7 +34,7 @@ class MixupRobertaAttention(RobertaAttention):
     mixup_layer: int
 
     def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: PairPlan | None = None, **kwargs: Any
+        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         if mixup is None:
             return super().forward(hidden_states, *args, **kwargs)
@@ -52,7 +52,7 @@ class MixupRobertaLayer(RobertaLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         *args: Any,
-        mixup: PairPlan | None = None,
+        mixup: Plan | None = None,
         **kwargs: Any,
     ) -> Tensor:
         if mixup is None:
@@ -79,13 +79,24 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)
         self._swap_classes(
-            self.roberta.encoder.layer,
+            self._blocks(),
             {
                 RobertaSelfAttention: MixupRobertaSelfAttention,
                 RobertaAttention: MixupRobertaAttention,
                 RobertaLayer: MixupRobertaLayer,
             },
         )
+
+    def _blocks(self) -> nn.ModuleList:
+        return self.roberta.encoder.layer
+
+    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
+        names = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
+        return self.roberta.embeddings(**{name: inputs[name] for name in names})
+
+    @staticmethod
+    def _query_key(block: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+        return block.attention.self.query, block.attention.self.key
 
     @can_return_tuple
     def forward(
@@ -96,7 +107,7 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        mixup: PairPlan | None = None,
+        mixup: Plan | None = None,
         **kwargs: Any,
     ) -> MixupSequenceClassifierOutput:
         """The parent's forward pass, or a mixed one.
@@ -115,6 +126,7 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
+        mixup = self._probed(inputs, mixup)
         if mixup.site == "word_embeddings":
             inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.roberta(**inputs, return_dict=True, mixup=mixup, **kwargs)
@@ -122,7 +134,7 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
         pooled = torch.tanh(head.dense(head.dropout(outputs.last_hidden_state[:, 0])))
         return mixed_output(outputs, head.dropout(pooled), head.out_proj, labels, mixup)
 
-    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
+    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: Plan) -> dict[str, Tensor | None]:
         # Given embeddings, RoBERTa counts positions through the padding; given tokens, it does not.
         if inputs["position_ids"] is None and inputs["input_ids"] is not None:
             embeddings = self.roberta.embeddings

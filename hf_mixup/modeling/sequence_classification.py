@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 
-from hf_mixup.mixing.plan import PairPlan
+from hf_mixup.mixing.attention import attention_relevance
+from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan
 
 
 @dataclass
@@ -38,6 +41,11 @@ class MixupModel(PreTrainedModel):
 
     parent_class: type[PreTrainedModel]
 
+    # Each family says where its parts are.
+    _blocks: Callable[[], nn.ModuleList]  # the blocks of the encoder, in order
+    _embed: Callable[[dict[str, Tensor | None]], Tensor]  # the output of the embedding module
+    _query_key: Callable[[nn.Module], tuple[nn.Linear, nn.Linear]]  # the projections of a block's self-attention
+
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
         """Save a plain checkpoint: the `architectures` of its config name the parent class."""
         mixup_class = self.__class__
@@ -46,6 +54,32 @@ class MixupModel(PreTrainedModel):
             self.save_pretrained(save_directory, **kwargs)
         finally:
             self.__class__ = mixup_class
+
+    def _probed(self, inputs: dict[str, Tensor | None], mixup: Plan) -> Plan:
+        """The plan with the weights that its probe asks for, if it has one."""
+        if mixup.probe is None:
+            return mixup
+        source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
+        tokens = inputs["attention_mask"]
+        tokens = torch.ones(source.shape[:2], device=source.device).bool() if tokens is None else tokens.bool()
+        return mixup.probed(self._attention_relevance(inputs, tokens, mixup.probe), tokens)
+
+    @torch.no_grad()
+    def _attention_relevance(self, inputs: dict[str, Tensor | None], tokens: Tensor, probe: AttentionProbe) -> Tensor:
+        """How much attention each token receives, from a pass without dropout that ends at the block it needs."""
+        blocks, heads = self._blocks(), self.config.num_attention_heads
+        with _evaluating(self):
+            hidden_states = self._embed(inputs)
+            mask = create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden_states, attention_mask=inputs["attention_mask"]
+            )
+            for block in blocks[: probe.layer - 1]:
+                hidden_states = block(hidden_states, mask)
+        query, key = (
+            _one_head(projection, hidden_states, probe.head, heads)
+            for projection in self._query_key(blocks[probe.layer - 1])
+        )
+        return attention_relevance(query, key, tokens, query.shape[-1] ** -0.5)
 
     def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
         """The inputs with mixed word embeddings in place of tokens; positions, types and mask stay the own row's."""
@@ -75,7 +109,7 @@ class MixupModel(PreTrainedModel):
 
 
 def mixed_output(
-    outputs: ModelOutput, pooled: Tensor, classifier: nn.Module, labels: Tensor | None, mixup: PairPlan
+    outputs: ModelOutput, pooled: Tensor, classifier: nn.Linear, labels: Tensor | None, mixup: Plan
 ) -> MixupSequenceClassifierOutput:
     """The last lines of a mixed forward pass: mix the pooled vector, classify it, mix the logits, as the plan says.
 
@@ -84,7 +118,7 @@ def mixed_output(
         pooled: `[batch, hidden]`, what the last linear layer reads, after the last dropout.
         classifier: that last linear layer.
         labels: must be None.
-        mixup: the plan.
+        mixup: the plan, without an open probe.
 
     Raises:
         ValueError: labels were given together with a plan.
@@ -94,10 +128,49 @@ def mixed_output(
             "labels were given together with a mixup plan: leave them out of the mixed forward pass and compute the "
             "loss from its logits with hf_mixup.mixing.Objective (MixupTrainer does both)."
         )
-    logits = mixup.mix(classifier(mixup.mix(pooled, "pooled")), "logits")
+    if isinstance(mixup, BatchPlan) and mixup.dot_product:
+        logits = _dot_products(pooled, classifier, mixup)
+    else:
+        logits = mixup.mix(classifier(mixup.mix(pooled, "pooled")), "logits")
     return MixupSequenceClassifierOutput(
         logits=logits,
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
         label_weight=mixup.label_weight,
     )
+
+
+def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Tensor:
+    r"""`[points, batch, classes]`: summed over the batch, at each row's label, $\langle \hat x_i, \hat y_i \rangle$.
+
+    The mixed label vector is $\hat y_i = \sum_b m_{i,b} \circ w_{y_b}$ with the rows $w$ of the classifier, so its dot
+    product with $\hat x_i$ is the sum over the batch of $\langle \hat x_i \circ m_{i,b}, w_{y_b} \rangle$: the
+    classifier without its bias, applied to $\hat x_i \circ m_{i,b}$. Labels only pick the classes of it.
+    """
+    mixed = mixup.mix(pooled, "pooled").unsqueeze(1)
+    weights = mixup.weights.to(pooled.dtype)
+    weights = weights.unsqueeze(-1) if weights.ndim == 2 else weights
+    return nn.functional.linear(mixed * weights, classifier.weight)
+
+
+def _one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
+    """`[batch, heads, length, head size]`, of one head or of all, without computing the others."""
+    weight, bias, size = projection.weight, projection.bias, projection.out_features // heads
+    if head is not None:
+        rows = slice(head * size, (head + 1) * size)
+        weight, bias = weight[rows], None if bias is None else bias[rows]
+    projected = nn.functional.linear(hidden_states, weight, bias)
+    return projected.unflatten(-1, (-1, size)).transpose(1, 2)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside, every module as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -21,6 +21,10 @@ class MixupTrainingArguments(TrainingArguments):
         mixup_draws: draws of which the largest is taken, for `max-of-n`, >= 1.
         mixup_lambda: the own row's share, in [0, 1], for `constant`.
         mixup_ratio: the distribution of lambda: `beta`, `beta-max`, `max-of-n` or `constant`.
+        mixup_points: for methods that mix whole batches: how many points of a batch, >= 1.
+        mixup_temperature: of the softmax that weighs the rows of a whole batch, > 0.
+        mixup_attention_layer: for `attentionmix`: the block whose attention weighs the tokens, from 1.
+        mixup_attention_head: and its head, from 0, or `average`.
         mixup_per_sample: whether every row draws its own lambda.
         mixup_layers: `all`, or blocks such as `4` or `4,8`.
         mixup_site: `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
@@ -58,6 +62,21 @@ class MixupTrainingArguments(TrainingArguments):
     mixup_ratio: str | None = field(
         default=None,
         metadata={"help": "How lambda is drawn: beta, beta-max, max-of-n or constant. Default: the method's."},
+    )
+    mixup_points: int | None = field(
+        default=None,
+        metadata={"help": "For methods that mix whole batches: the points of a batch, >= 1. Default: the method's."},
+    )
+    mixup_temperature: float | None = field(
+        default=None,
+        metadata={"help": "Of the softmax that weighs the rows of a whole batch, > 0. Default: the method's."},
+    )
+    mixup_attention_layer: int | None = field(
+        default=None,
+        metadata={"help": "For attentionmix: the block whose attention weighs the tokens, from 1. Default: 1."},
+    )
+    mixup_attention_head: str | None = field(
+        default=None, metadata={"help": "For attentionmix: its head, from 0, or average. Default: 8."}
     )
     mixup_per_sample: bool | None = field(
         default=None, metadata={"help": "Whether every row draws its own lambda. Default: the method's."}
@@ -134,6 +153,10 @@ class MixupTrainingArguments(TrainingArguments):
             draws=self.mixup_draws,
             lam=self.mixup_lambda,
             ratio=self.mixup_ratio,
+            points=self.mixup_points,
+            temperature=self.mixup_temperature,
+            attention_layer=self.mixup_attention_layer,
+            attention_head=self.mixup_attention_head,
             per_sample=self.mixup_per_sample,
             layers=self.mixup_layers,
             site=self.mixup_site,

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, Trainer
 
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing import (
+    BatchPlan,
     Objective,
-    PairPlan,
+    Plan,
     StepKey,
     balanced_class_weights,
     infer_problem_type,
@@ -117,7 +118,8 @@ class MixupTrainerMixin:
                     f"mixup_method={method.name!r} cannot train a {type(self.model).__name__}, which does not mix: "
                     "load the model with AutoMixupModelForSequenceClassification, or choose mixup_method='none'."
                 )
-            self._mixup = Mixup(method, self._config().num_hidden_layers)
+            config = self._config()
+            self._mixup = Mixup(method, config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
         if self._mixup.method.site is not None:
             self._config().mixup = self._mixup.settings()
         return self._mixup
@@ -141,7 +143,7 @@ class MixupTrainerMixin:
         """
         inputs = dict(inputs)
         planned = PLAN in inputs
-        plan: PairPlan | None = inputs.pop(PLAN, None)
+        plan: Plan | None = inputs.pop(PLAN, None)
         own_loss = planned or self._has_soft_labels(inputs.get("labels"))
         if not own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
@@ -152,35 +154,29 @@ class MixupTrainerMixin:
             outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
             loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch if planned else None)
         if planned:
-            self._mixup_log.add(loss, outputs.label_weight if plan is not None else None)
+            self._mixup_log.add(loss, plan is not None, None if plan is None else outputs.label_weight)
         return (loss, outputs) if return_outputs else loss
 
-    def _reduced_loss(
-        self, outputs: Any, labels: Tensor, plan: PairPlan | None, group_weight: Tensor | None
-    ) -> Tensor:
+    def _reduced_loss(self, outputs: Any, labels: Tensor, plan: Plan | None, group_weight: Tensor | None) -> Tensor:
         if self.compute_loss_func is not None:
             return self._custom_loss(outputs, labels, plan, group_weight)
-        objective = self._objective_for(labels)
-        if plan is None:
-            losses = objective(outputs.logits, labels)
-        else:
-            losses = objective(outputs.logits, labels, plan.partner, outputs.label_weight, plan.clean_weight)
-        loss = weighted_mean(*losses, group_weight)
+        label_weight = None if plan is None else outputs.label_weight
+        loss = weighted_mean(*self._objective_for(labels)(outputs.logits, labels, plan, label_weight), group_weight)
         if group_weight is None:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
 
-    def _custom_loss(self, outputs: Any, labels: Tensor, plan: PairPlan, num_items: Tensor | int | None) -> Tensor:
-        if self.args.mixup().per_sample:
+    def _custom_loss(self, outputs: Any, labels: Tensor, plan: Plan, num_items: Tensor | int | None) -> Tensor:
+        if plan.weight is None or plan.weight.ndim:
             raise ValueError(
                 "compute_loss_func returns one number for the batch, but lambda is drawn for every row: "
                 "set mixup_per_sample to false, or leave compute_loss_func out."
             )
-        if plan.clean_weight is not None:
+        if plan.clean_weight is not None or isinstance(plan, BatchPlan):
             raise ValueError(
-                "compute_loss_func does not know clean rows from mixed ones: set mixup_clean to none or alternate, or "
-                "leave compute_loss_func out."
+                "compute_loss_func takes one row for each label: set mixup_clean to none or alternate and choose a "
+                "method that mixes pairs, or leave compute_loss_func out."
             )
         share = outputs.label_weight[0]
         own = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
@@ -219,12 +215,7 @@ class MixupTrainerMixin:
     def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor:
         """The weight of the rows of all accumulated batches on all processes."""
         objective = self._objective_for(planned[0]["labels"])
-        weights = []
-        for batch in planned:
-            plan = batch[PLAN]
-            mixed = () if plan is None else (plan.partner, plan.label_weight, plan.clean_weight)
-            weights.append(objective.weights(batch["labels"], *mixed).sum())
-        total = torch.stack(weights).sum()
+        total = torch.stack([objective.weights(batch["labels"], batch[PLAN]).sum() for batch in planned]).sum()
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.to(self.args.device)).sum()
         return total
@@ -308,18 +299,22 @@ class _MixupLog:
     def __init__(self) -> None:
         self.batches = 0
         self.mixed = 0
+        self.lambdas = 0
         self.lambda_sum: Tensor | float = 0.0
         self.loss_sum: Tensor | float = 0.0
         self.label_weight: Tensor | None = None
 
-    def add(self, loss: Tensor, label_weight: Tensor | None) -> None:
+    def add(self, loss: Tensor, mixed: bool, label_weight: Tensor | None) -> None:
         self.batches += 1
         self.label_weight = label_weight
-        if label_weight is None:
-            self.lambda_sum = self.lambda_sum + 1.0
-        else:
-            self.mixed += 1
+        # Where whole batches are mixed there is no own row, and its share stays out of the mean.
+        self.lambdas += not mixed or label_weight is not None
+        if label_weight is not None:
             self.lambda_sum = self.lambda_sum + label_weight.detach().float().mean()
+        elif not mixed:
+            self.lambda_sum = self.lambda_sum + 1.0
+        if mixed:
+            self.mixed += 1
             self.loss_sum = self.loss_sum + loss.detach()
 
     def last_lambda(self) -> float:
@@ -328,11 +323,11 @@ class _MixupLog:
     def summary(self, gather: Any) -> dict[str, float]:
         """The means over the batches of all processes."""
         device = self.loss_sum.device if isinstance(self.loss_sum, Tensor) else None
-        sums = [self.batches, self.mixed, float(self.lambda_sum), float(self.loss_sum)]
-        batches, mixed, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
-        if not batches:
-            return {}
-        summary = {"mixup_lambda": lambda_sum / batches, "mixup_applied": mixed / batches}
+        sums = [self.batches, self.mixed, self.lambdas, float(self.lambda_sum), float(self.loss_sum)]
+        batches, mixed, lambdas, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
+        summary = {"mixup_applied": mixed / batches} if batches else {}
+        if lambdas:
+            summary["mixup_lambda"] = lambda_sum / lambdas
         if mixed:
             summary["mixup_loss"] = loss_sum / mixed
         return summary

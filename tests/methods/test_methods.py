@@ -144,6 +144,33 @@ def test_the_papers_defaults():
     assert all(method.paper is not None for name, method in METHODS.items() if name != "none")
 
 
+def test_batch_methods_draw_whole_batches():
+    mixup = Mixup(METHODS["batchmixup"].with_options(points=5), num_layers=2, hidden_size=6)
+    plan = mixup.plan({}, LABELS, StepKey(1))
+    assert plan.weights.shape == (5, 8, 6) and plan.dot_product and plan.site == "pooled"
+    code = Mixup(METHODS["batchmixup-code"], num_layers=2).plan({}, LABELS, StepKey(1))
+    assert code.weights.shape == (400, 8) and not code.dot_product
+    pairs = Mixup(METHODS["mixup-pairs"], num_layers=2).plan({}, LABELS, StepKey(1))
+    assert pairs.weights.shape == (15 * 64, 8)
+    assert mixup.plan({}, LABELS[:1], StepKey(1)) is None
+    hot, cold = (METHODS["batchmixup-code"].with_options(temperature=t).ratio.temperature for t in (2.0, 0.1))
+    assert (hot, cold) == (2.0, 0.1)
+
+
+def test_attentionmix_asks_for_the_papers_head():
+    plan = Mixup(METHODS["attentionmix"], num_layers=12, num_heads=12).plan({}, LABELS, StepKey(1))
+    assert plan.probe == (1, 8) and plan.weight is None and plan.label_weight is None
+    average = METHODS["attentionmix"].with_options(attention_layer=3, attention_head="average")
+    assert average.ratio == (3, None)
+    assert Mixup(average, num_layers=12).settings()["ratio"] == {"attention_layer": 3, "attention_head": "average"}
+
+
+def test_nonlinear_draws_a_weight_for_every_feature():
+    plan = Mixup(METHODS["nonlinear"], num_layers=12, hidden_size=6).plan({}, LABELS, StepKey(1))
+    assert plan.weight.shape == (8, 1, 6) and plan.layers[0] in (7, 9, 12)
+    torch.testing.assert_close(plan.label_weight, plan.weight.mean(dim=(1, 2)))
+
+
 def test_alternate_tosses_a_coin_and_average_trains_both():
     alternate = METHODS["embedmix"].with_options(clean="alternate")
     assert alternate.prob == 0.5
@@ -216,6 +243,26 @@ def test_layers_that_are_none(layers):
         ("sentmix", {"layers": "3"}, "mixup_layers='3' has no meaning at mixup_site='pooled'"),
         ("sentmix", {"attention_mask": "skip"}, "mixup_attention_mask='skip' has no meaning at mixup_site='pooled'"),
         ("embedmix", {"layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='embeddings'"),
+        ("amplify", {"points": 3}, "mixup_points=3 is not used by mixup_method='amplify': of these options it takes"),
+        ("amplify", {"attention_layer": 3}, "mixup_attention_layer=3 is not used by mixup_method='amplify'"),
+        ("attentionmix", {"alpha": 0.3}, "mixup_alpha=0.3 is not used by mixup_method='attentionmix'"),
+        ("attentionmix", {"site": "pooled"}, "weighs every token"),
+        ("attentionmix", {"attention_mask": "skip"}, "weighs every token"),
+        (
+            "attentionmix",
+            {"attention_head": "first"},
+            "mixup_attention_head is not allowed: give the number of a head",
+        ),
+        ("batchmixup", {"partner": "flip"}, "mixup_partner='flip' has no meaning for mixup_method='batchmixup'"),
+        ("batchmixup", {"clean": "average"}, "mixup_clean='average' has no meaning for mixup_method='batchmixup'"),
+        (
+            "batchmixup",
+            {"site": "logits"},
+            "mixup_site='logits' is not for mixup_method='batchmixup': it takes pooled",
+        ),
+        ("batchmixup-code", {"site": "hidden"}, "it takes pooled or logits"),
+        ("batchmixup-code", {"alpha": 0.4}, "mixup_alpha=0.4 is not used by this method"),
+        ("mixup-pairs", {"points": 0}, "mixup_points=0 is not allowed"),
         ("amplify", {"ratio": "normal"}, "mixup_ratio='normal' is unknown"),
     ],
 )

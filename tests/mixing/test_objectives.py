@@ -10,10 +10,23 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from hf_mixup.mixing import Objective, balanced_class_weights, infer_problem_type, mix_targets, weighted_mean
+from hf_mixup.mixing import (
+    BatchPlan,
+    Objective,
+    PairPlan,
+    balanced_class_weights,
+    infer_problem_type,
+    mix_targets,
+    weighted_mean,
+)
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+
+
+def pairs(partner, share):
+    """A plan in which row i keeps the share i of its label."""
+    return PairPlan(partner, share.reshape(-1, 1, 1), "logits")
 
 
 @st.composite
@@ -56,12 +69,12 @@ def test_two_terms_with_missing_labels_smoothing_and_class_weights(batch, smooth
     logits, labels, partner, share = batch
     class_weights = CLASS_WEIGHTS if weighted else None
     objective = Objective(SINGLE, class_weights, smoothing)
-    loss = weighted_mean(*objective(logits, labels, partner, share))
+    loss = weighted_mean(*objective(logits, labels, pairs(partner, share)))
     numbers = CLASS_WEIGHTS.tolist() if weighted else (1.0, 1.0, 1.0)
     assert loss.item() == pytest.approx(two_terms(logits, labels, partner, share, smoothing, numbers), abs=1e-9)
     torch.testing.assert_close(
-        objective.weights(labels, partner, share).double(),
-        objective(logits, labels, partner, share)[1],
+        objective.weights(labels, pairs(partner, share)).double(),
+        objective(logits, labels, pairs(partner, share))[1],
         atol=1e-6,
         rtol=0,
     )
@@ -86,8 +99,8 @@ def test_soft_labels_agree_with_hard_ones_and_with_the_mixed_soft_label(batch, s
     logits, labels, partner, share = batch
     objective = Objective(SINGLE, CLASS_WEIGHTS if weighted else None, smoothing)
     one_hot = nn.functional.one_hot(labels, 3).double()
-    hard, hard_weight = objective(logits, labels, partner, share)
-    soft, soft_weight = objective(logits, one_hot, partner, share)
+    hard, hard_weight = objective(logits, labels, pairs(partner, share))
+    soft, soft_weight = objective(logits, one_hot, pairs(partner, share))
     torch.testing.assert_close(soft_weight, hard_weight)
     if not smoothing or not weighted:
         # torch smooths soft labels before it weighs them, hard ones after: the same without class weights.
@@ -121,9 +134,11 @@ def test_multi_label_is_binary_cross_entropy_in_two_terms():
                 (labels[partner[i], c].item(), 1 - share[i].item()),
             ):
                 expected -= part * (y * math.log(p) + (1 - y) * math.log(1 - p)) / 12
-    assert weighted_mean(*objective(logits, labels, partner, share)).item() == pytest.approx(expected, abs=1e-12)
+    assert weighted_mean(*objective(logits, labels, pairs(partner, share))).item() == pytest.approx(
+        expected, abs=1e-12
+    )
     labels[2] = -100
-    losses, weights = objective(logits, labels, partner, share)
+    losses, weights = objective(logits, labels, pairs(partner, share))
     assert weights.tolist() == pytest.approx([1.0, 0.2, 0.5, 1.0])
     own = nn.functional.binary_cross_entropy_with_logits(logits[1], labels[1])
     assert losses[1].item() == pytest.approx(0.2 * own.item())
@@ -133,7 +148,7 @@ def test_regression_is_the_squared_error_to_the_mixed_target():
     logits = torch.tensor([[1.0], [2.0], [3.0]])
     labels, partner, share = torch.tensor([0.0, 1.0, 5.0]), torch.tensor([2, 0, 1]), torch.tensor([0.5, 0.25, 1.0])
     # Targets: 0.5 * 0 + 0.5 * 5 = 2.5; 0.25 * 1 + 0.75 * 0 = 0.25; 5.
-    losses, weights = Objective(REGRESSION)(logits, labels, partner, share)
+    losses, weights = Objective(REGRESSION)(logits, labels, pairs(partner, share))
     assert losses.tolist() == pytest.approx([1.5**2, 1.75**2, 4.0]) and weights.tolist() == [1, 1, 1]
     torch.testing.assert_close(
         weighted_mean(*Objective(REGRESSION)(logits, labels)), nn.MSELoss()(logits.squeeze(), labels)
@@ -144,7 +159,7 @@ def test_regression_is_the_squared_error_to_the_mixed_target():
 def test_half_precision_logits_give_float32_losses_and_double_stays_double():
     labels, partner, share = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0.999, 0.999])
     logits = torch.tensor([[8.0, -8.0], [-8.0, 8.0]])
-    half, _ = Objective(SINGLE)(logits.bfloat16(), labels, partner, share)
+    half, _ = Objective(SINGLE)(logits.bfloat16(), labels, pairs(partner, share))
     assert half.dtype == torch.float32
     # 0.999 would round to 1 in bfloat16 and lose the partner's term, 0.001 * 16.
     assert half[0].item() == pytest.approx(0.016, rel=1e-3)
@@ -158,6 +173,40 @@ def test_the_mean_over_a_group_of_batches_is_the_mean_of_the_whole():
     total = objective.weights(labels).sum()
     parts = [weighted_mean(*objective(logits[part], labels[part]), total) for part in (slice(0, 4), slice(4, 7))]
     torch.testing.assert_close(sum(parts), whole)
+
+
+@settings(deadline=None)
+@given(batches(), st.sampled_from([0.0, 0.1]), st.booleans(), st.booleans())
+def test_a_mixed_batch_weighs_the_cross_entropy_to_every_label(batch, smoothing, weighted, soft):
+    logits, labels, _, _ = batch
+    rows = len(labels)
+    generator = np.random.default_rng(rows)
+    weights = torch.from_numpy(generator.dirichlet(np.ones(rows), 4))
+    logits = torch.from_numpy(generator.normal(size=(4, 3)))
+    class_weights = CLASS_WEIGHTS.tolist() if weighted else (1.0, 1.0, 1.0)
+    objective = Objective(SINGLE, CLASS_WEIGHTS if weighted else None, smoothing)
+    given_labels = labels
+    if soft:
+        given_labels = torch.nn.functional.one_hot(labels.clamp(min=0), 3).double()
+        given_labels[labels == -100] = -100
+    losses, totals = objective(logits, given_labels, BatchPlan(weights))
+    for point in range(4):
+        log_probabilities = torch.log_softmax(logits[point], dim=-1).tolist()
+        loss = total = 0.0
+        for row in range(rows):
+            if labels[row] != -100:
+                label = int(labels[row])
+                loss += weights[point, row].item() * smoothed(log_probabilities, label, smoothing, class_weights)
+                total += weights[point, row].item() * class_weights[label]
+        assert losses[point].item() == pytest.approx(loss, abs=1e-9)
+        assert totals[point].item() == pytest.approx(total, abs=1e-6)
+    torch.testing.assert_close(objective.weights(given_labels, BatchPlan(weights)).double(), totals, atol=1e-6, rtol=0)
+
+
+def test_whole_batches_are_for_single_labels():
+    for problem_type, labels in ((MULTI, torch.ones(2, 3)), (REGRESSION, torch.ones(2))):
+        with pytest.raises(ValueError, match=f"has no meaning for {problem_type}"):
+            Objective(problem_type)(torch.ones(1, 3), labels, BatchPlan(torch.ones(1, 2) / 2))
 
 
 def test_balanced_class_weights_are_scikit_learns():

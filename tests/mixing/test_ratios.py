@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_mixup.mixing import Ratio
+from hf_mixup.mixing import BatchWeights, Ratio
 
 SIZE = 20_000
 
@@ -87,3 +87,56 @@ def test_every_ratio_is_a_share(kind, alpha, seed):
 def test_what_is_not_allowed(options, message):
     with pytest.raises(ValueError, match=message):
         Ratio(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"kind": "softmax-beta", "points": 6, "alpha": 0.5, "temperature": 1.0}, (6, 4, 3)),
+        ({"kind": "softmax-beta", "points": 6, "alpha": 1.0, "temperature": 0.1}, (6, 4, 3)),
+        ({"kind": "softmax-uniform", "points": 6, "temperature": 2.0}, (6, 4)),
+        ({"kind": "pairs", "points": 2, "alpha": 0.4}, (32, 4)),
+    ],
+)
+def test_batch_weights_sum_to_one_over_the_batch(options, shape):
+    weights = BatchWeights(**options).draw(np.random.default_rng(0), rows=4, features=3)
+    assert tuple(weights.shape) == shape and (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(dim=1), 1, atol=1e-6)
+
+
+def test_softmax_weights_are_the_softmax_of_the_draws():
+    for temperature in (1.0, 0.2):
+        weights = BatchWeights("softmax-uniform", points=3, temperature=temperature).draw(
+            np.random.default_rng(5), 4, 9
+        )
+        draws = np.random.default_rng(5).random((3, 4), dtype=np.float32) / temperature
+        np.testing.assert_allclose(weights, np.exp(draws) / np.exp(draws).sum(axis=1, keepdims=True), rtol=1e-5)
+        assert (weights.amax(dim=1) / weights.amin(dim=1)).max() <= np.exp(1 / temperature)
+    beta = BatchWeights("softmax-beta", points=3, alpha=0.3, temperature=1.0).draw(np.random.default_rng(5), 4, 2)
+    draws = np.random.default_rng(5).beta(0.3, 0.3, (3, 4, 2))
+    np.testing.assert_allclose(beta, np.exp(draws) / np.exp(draws).sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_pairs_are_all_ordered_pairs_with_one_ratio_a_draw():
+    weights = BatchWeights("pairs", points=2, alpha=0.4).draw(np.random.default_rng(3), 3, 9).numpy()
+    ratios = np.random.default_rng(3).beta(0.4, 0.4, (2, 1, 1)).ravel()
+    expected = [
+        [lam * (b == i) + (1 - lam) * (b == j) for b in range(3)] for lam in ratios for i in range(3) for j in range(3)
+    ]
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "dirichlet", "points": 1}, "kind='dirichlet' is unknown"),
+        ({"kind": "pairs", "points": 0, "alpha": 1.0}, "mixup_points=0 is not allowed"),
+        ({"kind": "pairs", "points": 1}, "mixup_alpha=None is not allowed"),
+        ({"kind": "pairs", "points": 1, "alpha": 1.0, "temperature": 1.0}, "mixup_temperature=1.0 is not used"),
+        ({"kind": "softmax-uniform", "points": 1, "temperature": 0.0}, "mixup_temperature=0.0 is not allowed"),
+        ({"kind": "softmax-uniform", "points": 1, "temperature": 1.0, "alpha": 1.0}, "mixup_alpha=1.0 is not used"),
+    ],
+)
+def test_batch_weights_that_are_not_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        BatchWeights(**options)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_mixup.mixing import Objective, PairPlan, weighted_mean
+from hf_mixup.mixing import AttentionProbe, BatchPlan, Objective, PairPlan, weighted_mean
 from tests.modeling import reference
 from tests.tiny import NUM_LAYERS, tiny_batch, tiny_model
 
@@ -31,7 +31,7 @@ def check(family, site, layers=(), weight=0.7, policy="own", attention="sdpa"):
 
     weights = [weight] * 5 if isinstance(weight, float) else weight
     labels = torch.tensor(LABELS)
-    losses = Objective("single_label_classification")(outputs.logits, labels, plan.partner, outputs.label_weight)
+    losses = Objective("single_label_classification")(outputs.logits, labels, plan)
     expected_loss = reference.pairwise_loss(expected, LABELS, PARTNER, weights)
     torch.testing.assert_close(weighted_mean(*losses), expected_loss, atol=1e-6, rtol=1e-6)
 
@@ -93,9 +93,7 @@ def test_clean_rows_trained_along_are_the_plain_forward_pass(family, site, layer
     expected = reference.forward(family, model, batch, PARTNER, 0.7, site, layers, policy)
     torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=1e-5)
     labels = torch.tensor(LABELS)
-    losses = Objective("single_label_classification")(
-        outputs.logits, labels, plan.partner, outputs.label_weight, plan.clean_weight
-    )
+    losses = Objective("single_label_classification")(outputs.logits, labels, plan)
     clean_loss = torch.nn.functional.cross_entropy(plain, labels)
     mixed_loss = reference.pairwise_loss(expected, LABELS, PARTNER, [0.7] * 5)
     torch.testing.assert_close(weighted_mean(*losses), 0.25 * clean_loss + 0.75 * mixed_loss, atol=1e-6, rtol=1e-6)
@@ -136,6 +134,110 @@ def test_what_stands_in_padding_cannot_move_the_result(family, policy):
     torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("layer", "head"), [(1, 0), (1, 3), (2, 1), (NUM_LAYERS, None)])
+def test_attentionmix_weighs_tokens_by_the_attention_they_receive(family, layer, head, attention):
+    # Dropout is on for the model and must stay out of the weights.
+    model = tiny_model(family, attention=attention)
+    model.get_submodule(family).embeddings.dropout.p = 0.0
+    batch = tiny_batch(family)
+    tokens = batch["attention_mask"].bool()
+    plan = PairPlan(
+        torch.tensor(PARTNER), None, "embeddings", attention_mask="union", probe=AttentionProbe(layer, head)
+    )
+    was_training = [module.training for module in model.modules()]
+    found = model(**batch, mixup=plan).label_weight
+    assert [module.training for module in model.modules()] == was_training
+
+    eager = tiny_model(family, attention="eager").eval()
+    attentions = eager(**batch, output_attentions=True).attentions[layer - 1]
+    attentions = attentions.mean(dim=1) if head is None else attentions[:, head]
+    ratios, label_weights = [], []
+    relevance = []
+    for i in range(5):
+        length = int(tokens[i].sum())
+        received = [attentions[i, :length, t].sum().item() if tokens[i, t] else 0.0 for t in range(tokens.shape[1])]
+        relevance.append([value / sum(received) for value in received])
+    for i, j in enumerate(PARTNER):
+        either = [t for t in range(tokens.shape[1]) if tokens[i, t] or tokens[j, t]]
+        row = [0.5] * tokens.shape[1]
+        for t in either:
+            row[t] = relevance[i][t] / (relevance[i][t] + relevance[j][t])
+        ratios.append(row)
+        label_weights.append(sum(row[t] for t in either) / len(either))
+    assert found.tolist() == pytest.approx(label_weights, abs=1e-6)
+
+    outputs = model.eval()(**batch, mixup=plan)
+    weight = torch.tensor(ratios).unsqueeze(-1)
+    expected = reference.forward(family, model, batch, PARTNER, weight, "embeddings", (), "union")
+    torch.testing.assert_close(outputs.logits, expected, atol=2e-6, rtol=1e-5)
+    losses = Objective("single_label_classification")(outputs.logits, torch.tensor(LABELS), plan, outputs.label_weight)
+    expected_loss = reference.pairwise_loss(expected, LABELS, PARTNER, label_weights)
+    torch.testing.assert_close(weighted_mean(*losses), expected_loss, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["hidden", "pooled"])
+def test_nonlinear_weighs_every_feature(family, site):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    weight = torch.rand(5, 1, 32, generator=torch.Generator().manual_seed(0))
+    layers = (2,) if site == "hidden" else ()
+    plan = PairPlan(torch.tensor(PARTNER), weight, site, layers, label_weight=weight.mean(dim=(1, 2)))
+    given = weight if site == "hidden" else weight.squeeze(1)
+    expected = reference.forward(family, model, batch, PARTNER, given, site, layers)
+    torch.testing.assert_close(model(**batch, mixup=plan).logits, expected, atol=1e-6, rtol=1e-5)
+
+
+def pooled_of(family, model, batch):
+    """What the last linear layer reads, found by a hook on that layer."""
+    seen = []
+    layer = model.classifier.out_proj if family == "roberta" else model.classifier
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(**batch)
+    handle.remove()
+    return seen[0], layer
+
+
+@pytest.mark.parametrize("site", ["pooled", "logits"])
+def test_batchmixup_of_the_code_classifies_weighted_means(family, site):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    weights = torch.softmax(torch.rand(7, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    pooled, layer = pooled_of(family, model, batch)
+    outputs = model(**batch, mixup=BatchPlan(weights, site))
+    assert outputs.label_weight is None
+    expected_loss = 0.0
+    for point in range(7):
+        mixed = sum(weights[point, row] * pooled[row] for row in range(5))
+        logits = layer.weight @ mixed + layer.bias
+        torch.testing.assert_close(outputs.logits[point], logits, atol=1e-6, rtol=1e-5)
+        for row in range(5):
+            expected_loss -= weights[point, row] * torch.log_softmax(logits, dim=0)[LABELS[row]] / 7
+    losses = Objective("single_label_classification")(outputs.logits, torch.tensor(LABELS), BatchPlan(weights, site))
+    torch.testing.assert_close(weighted_mean(*losses), expected_loss, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("per_feature", [True, False])
+def test_batchmixup_of_the_paper_is_the_dot_product_of_mixed_vectors_and_labels(family, per_feature):
+    model = tiny_model(family).eval()
+    batch = tiny_batch(family)
+    shape = (7, 5, 32) if per_feature else (7, 5)
+    weights = torch.softmax(torch.rand(shape, generator=torch.Generator().manual_seed(0)), dim=1)
+    pooled, layer = pooled_of(family, model, batch)
+    expected = []
+    for point in range(7):
+        mixed_input, mixed_target = torch.zeros(32), torch.zeros(32)
+        for row in range(5):
+            mixed_input = mixed_input + weights[point, row] * pooled[row]
+            mixed_target = mixed_target + weights[point, row] * layer.weight[LABELS[row]]
+        expected.append(-torch.log(1 / (1 + torch.exp(-(mixed_input @ mixed_target)))))
+    plan = BatchPlan(weights, dot_product=True)
+    outputs = model(**batch, mixup=plan)
+    losses, totals = Objective("single_label_classification")(outputs.logits, torch.tensor(LABELS), plan)
+    torch.testing.assert_close(losses, torch.stack(expected), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(totals, torch.ones(7))
+
+
 def test_the_first_layer_counts_from_one_and_hidden_zero_is_the_embeddings(family):
     model = tiny_model(family).eval()
     batch = tiny_batch(family)
@@ -166,7 +268,7 @@ def test_gradients_agree_with_finite_differences(family):
             plan = PairPlan(partner, weight, site, layers=(1, 2, 3))
             outputs = model(inputs_embeds=inputs_embeds, attention_mask=batch["attention_mask"], mixup=plan)
             objective = Objective("single_label_classification", label_smoothing=0.1)
-            losses = objective(outputs.logits, torch.tensor([0, 1, 1]), partner, outputs.label_weight)
+            losses = objective(outputs.logits, torch.tensor([0, 1, 1]), plan)
             total = total + weighted_mean(*losses)
         return total
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, XLNetConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments, XLNetConfig
 from transformers.utils import find_labels
 
 from hf_mixup import AutoMixupModelForSequenceClassification
@@ -78,7 +78,8 @@ def test_trainer_sees_the_parents_signature(family, tmp_path):
     found = [name for name in inspect.signature(mixup.forward).parameters if name not in ("mixup", "kwargs")]
     assert found == expected
     assert find_labels(mixup) == find_labels(parent) == ["labels"]
-    assert Trainer(tiny_model(family)).label_names == ["labels"]
+    arguments = TrainingArguments(output_dir=str(tmp_path))
+    assert Trainer(tiny_model(family), arguments).label_names == ["labels"]
 
 
 def test_labels_do_not_go_with_a_plan(family):

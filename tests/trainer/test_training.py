@@ -75,22 +75,13 @@ def test_without_mixing_only_the_config_of_a_mixing_run_names_mixup(tmp_path):
     stock = train(tmp_path, tiny_model("bert", mixup=False), Trainer)
     plain = train(tmp_path)
     assert plain.model.config.to_dict() == stock.model.config.to_dict()
-    mixed = train(tmp_path, **STRONG)
+    mixed = train(tmp_path, **STRONG, mixup_prob=0.9)
     assert mixed.model.config.mixup == {
         "method": "amplify",
         "site": "attention",
         "layers": [1, 2, 3],
         "ratio": {"kind": "beta", "alpha": 1.0},
-        "one_layer": False,
-        "partner": "random",
-        "per_sample": False,
-        "attention_mask": "own",
-        "clean": "none",
-        "clean_weight": 0.5,
-        "label_weight": "ratio",
-        "prob": 1.0,
-        "start": 0.0,
-        "stop": 1.0,
+        "prob": 0.9,
     }
     mixed.save_model(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -246,6 +237,24 @@ def test_other_kinds_of_labels_train_and_evaluate(family, tmp_path, kind, option
     assert np.isfinite(batches).all() and len(batches) == 6
     # Trainer averages the batches' losses with the weight of their rows.
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
+def test_every_method_trains_also_uneven_batches(family, tmp_path, method):
+    head = {"mixup_attention_head": "1"} if method == "attentionmix" else {}
+    trainer = train(
+        tmp_path,
+        tiny_model(family),
+        dataset=tiny_dataset(rows=19),
+        per_device_train_batch_size=6,
+        gradient_accumulation_steps=2,
+        num_train_epochs=3,
+        max_steps=-1,
+        mixup_method=method,
+        **head,
+    )
+    assert np.isfinite(logged(trainer, "loss")).all() and max(logged(trainer, "mixup_applied")) > 0
+    assert trainer.model.config.mixup["method"] == method
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(1, 8), (2, 8), (5, 2), (7, 3), (3, 1)])

@@ -11,6 +11,7 @@ from hf_mixup.methods.mixup_transformer import MIXUP_TRANSFORMER
 from hf_mixup.methods.none import NONE
 from hf_mixup.methods.nonlinear import NONLINEAR
 from hf_mixup.methods.sentmix import SENTMIX
+from hf_mixup.methods.ssmix import SSMIX
 from hf_mixup.methods.tmix import TMIX
 
 METHODS: dict[str, Method] = {
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
         MANIFOLD,
         TMIX,
         NONLINEAR,
+        SSMIX,
     )
 }
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from hf_mixup.mixing.partners import PARTNERS
 from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES, AttentionProbe
-from hf_mixup.mixing.ratios import BatchWeights, Ratio
+from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
@@ -67,7 +67,7 @@ class Method:
     summary: str
     paper: Paper | None = None
     site: str | None = None
-    ratio: Ratio | AttentionProbe | BatchWeights | None = None
+    ratio: Ratio | AttentionProbe | BatchWeights | Spans | None = None
     layers: str | tuple[int | str | Fraction, ...] = ()
     one_layer: bool = False
     partner: str = "random"
@@ -112,6 +112,18 @@ class Method:
             )
         if isinstance(self.ratio, BatchWeights):
             self._check_batch()
+        if isinstance(self.ratio, Spans) != (self.site == "input_ids"):
+            raise ValueError(
+                f"mixup_site={self.site!r} is not for mixup_method={self.name!r}: input_ids is the site of ssmix, and "
+                "its only one."
+            )
+        if isinstance(self.ratio, Spans) and (
+            self.clean != "average" or self.per_sample or self.label_weight != "ratio" or self.attention_mask != "own"
+        ):
+            raise ValueError(
+                f"mixup_method={self.name!r} swaps tokens by the saliency that its clean pass shows: it takes "
+                "mixup_clean='average', and no mixup_per_sample, mixup_label_weight or mixup_attention_mask."
+            )
         if isinstance(self.ratio, AttentionProbe) and (
             self.site not in TOKEN_SITES or self.per_sample or self.attention_mask == "skip"
         ):
@@ -221,17 +233,18 @@ class Method:
             changed["layers"] = ()
         return replace(self, **changed)
 
-    def _ratio_with(self, options: dict[str, str | float]) -> Ratio | AttentionProbe | BatchWeights:
+    def _ratio_with(self, options: dict[str, str | float]) -> Ratio | AttentionProbe | BatchWeights | Spans:
         used = {
             Ratio: ("ratio", "alpha", "draws", "lambda"),
             BatchWeights: ("points", "alpha", "temperature"),
             AttentionProbe: ("attention_layer", "attention_head"),
+            Spans: (),
         }[type(self.ratio)]
         for name, value in options.items():
             if name not in used:
                 raise ValueError(
                     f"mixup_{name}={value} is not used by mixup_method={self.name!r}: of these options it takes "
-                    f"{', '.join(f'mixup_{option}' for option in used)}."
+                    f"{', '.join(f'mixup_{option}' for option in used) or 'none'}."
                 )
         if isinstance(self.ratio, AttentionProbe):
             head = options.get("attention_head", self.ratio.head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hf_mixup.methods.method import Method
 from hf_mixup.mixing.partners import PARTNERS
-from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, StepKey
-from hf_mixup.mixing.ratios import BatchWeights, Ratio
+from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, SpanPlan, StepKey
+from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 from hf_mixup.mixing.schedules import coin, within
 from hf_mixup.mixing.targets import compounded_share
 
@@ -26,9 +26,11 @@ class Mixup:
         num_layers: the number of blocks of the model.
         hidden_size: the size of its hidden states, for methods that draw a weight for each feature.
         num_heads: the number of its attention heads, for methods that read one.
+        special_ids: the ids of the tokens that begin, separate, end and pad texts, for methods that swap tokens.
 
     Raises:
-        ValueError: the method names a block or a head that the model does not have.
+        ValueError: the method names a block or a head that the model does not have, or swaps tokens without knowing
+            which are special.
 
     Example:
         >>> from hf_mixup.methods import METHODS
@@ -39,11 +41,22 @@ class Mixup:
     """
 
     def __init__(
-        self, method: Method, num_layers: int, hidden_size: int | None = None, num_heads: int | None = None
+        self,
+        method: Method,
+        num_layers: int,
+        hidden_size: int | None = None,
+        num_heads: int | None = None,
+        special_ids: Sequence[int] = (),
     ) -> None:
         self.method = method
         self.layers = method.resolve_layers(num_layers)
         self.hidden_size = hidden_size
+        self.special_ids = torch.tensor(special_ids)
+        if isinstance(method.ratio, Spans) and not special_ids:
+            raise ValueError(
+                f"mixup_method={method.name!r} must know the special tokens: give the trainer the tokenizer as "
+                "processing_class."
+            )
         if isinstance(method.ratio, AttentionProbe):
             layer, head = method.ratio
             if not 1 <= layer <= num_layers:
@@ -96,11 +109,15 @@ class Mixup:
 
     def _pair_plan(
         self, generator: np.random.Generator, rows: int, device: torch.device, attention_mask: Tensor | None
-    ) -> PairPlan | None:
+    ) -> PairPlan | SpanPlan | None:
         method = self.method
         partner = PARTNERS[method.partner](generator, rows)
         if (partner == np.arange(rows)).all():
             return None
+        if isinstance(method.ratio, Spans):
+            return SpanPlan(torch.from_numpy(partner), self.special_ids, method.ratio.window, method.clean_weight).to(
+                device
+            )
         weight, label_weight = None, None
         if isinstance(method.ratio, Ratio):
             weight, label_weight = self._draw_weights(generator, rows)
@@ -140,7 +157,7 @@ class Mixup:
         return ("pooled", ()) if layer == "pooled" else (self.method.site, (layer,))
 
 
-def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | None) -> dict[str, Any]:
+def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | Spans | None) -> dict[str, Any]:
     if isinstance(ratio, AttentionProbe):
         return {"attention_layer": ratio.layer, "attention_head": "average" if ratio.head is None else ratio.head}
     return {} if ratio is None else {name: value for name, value in asdict(ratio).items() if value is not None}

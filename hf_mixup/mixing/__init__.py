@@ -1,7 +1,7 @@
 """The mathematics of mixing: pure tensor functions and small dataclasses, without transformers."""
 
 from hf_mixup.mixing.objectives import Objective, infer_problem_type, weighted_mean
-from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, StepKey, mix
+from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, SpanPlan, StepKey, mix
 from hf_mixup.mixing.ratios import BatchWeights, Ratio
 from hf_mixup.mixing.targets import balanced_class_weights, mix_targets
 
@@ -13,6 +13,7 @@ __all__ = [
     "PairPlan",
     "Plan",
     "Ratio",
+    "SpanPlan",
     "StepKey",
     "balanced_class_weights",
     "infer_problem_type",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mixup.mixing.plan import BatchPlan, Plan, _check_choice
+from hf_mixup.mixing.plan import BatchPlan, Plan, SpanPlan, _check_choice
 from hf_mixup.mixing.targets import mix_targets
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -95,6 +95,8 @@ class Objective:
             return self._plain(logits, labels)
         if isinstance(plan, BatchPlan):
             return self._batch(logits, labels, plan)
+        if isinstance(plan, SpanPlan):
+            return self._span(logits, labels, plan)
         share = (plan.label_weight if label_weight is None else label_weight).to(logits.dtype)
         if plan.clean_weight is None:
             return self._pairs(logits, labels, plan.partner, share)
@@ -118,6 +120,14 @@ class Objective:
         share = plan.label_weight.to(own.dtype)
         mixed = share * own + (1 - share) * own.index_select(0, plan.partner)
         return mixed if plan.clean_weight is None else _average(own, mixed, plan.clean_weight)
+
+    def _span(self, logits: Tensor, labels: Tensor, plan: SpanPlan) -> tuple[Tensor, Tensor]:
+        """The part that one of the two passes has in the loss."""
+        if plan.label_weight is None:
+            losses, weights = self._plain(logits, labels)
+        else:
+            losses, weights = self._pairs(logits, labels, plan.partner, plan.label_weight.to(logits.dtype))
+        return plan.loss_weight * losses, plan.loss_weight * weights
 
     def _plain(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.problem_type == "regression":

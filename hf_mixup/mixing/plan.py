@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hf_mixup.mixing.attention import mean_over_tokens, token_ratio
+from hf_mixup.mixing.spans import gradient_saliency, segment_numbers, swap_spans
 
-SITES = ("word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
+SITES = ("input_ids", "word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
 LAYER_SITES = ("hidden", "attention", "attention_block")
 TOKEN_SITES = ("word_embeddings", "embeddings", *LAYER_SITES)
 ATTENTION_MASKS = ("own", "union", "intersection")
@@ -262,7 +263,69 @@ class BatchPlan:
         return hidden_states, mask
 
 
-Plan = PairPlan | BatchPlan
+@dataclass(frozen=True, eq=False)
+class SpanPlan:
+    """A step of two passes: the clean rows, which show the saliency of their tokens, then rows with swapped spans.
+
+    Args:
+        partner: `[batch]` int64.
+        special_ids: `[specials]`, the ids that no span may contain.
+        window: the share of a segment that is swapped.
+        clean_weight: the weight of the clean rows in the loss, in (0, 1); the mixed rows have the rest.
+        tap: `[batch, length, hidden]`, zeros that are added to the embeddings of the clean pass, so that their
+            gradient is that of the embeddings; None before and after that pass.
+        label_weight: `[batch]`, the own label's share, once spans are swapped.
+
+    Example:
+        >>> plan = SpanPlan(torch.tensor([1, 0]), special_ids=torch.tensor([0, 2, 3]))
+        >>> plan.tapped(torch.zeros(2, 9, 32, requires_grad=True)).tap.shape
+        torch.Size([2, 9, 32])
+    """
+
+    partner: Tensor
+    special_ids: Tensor
+    window: float = 0.1
+    clean_weight: float = 0.5
+    tap: Tensor | None = None
+    label_weight: Tensor | None = None
+
+    site = "input_ids"
+    probe = None
+
+    @property
+    def loss_weight(self) -> float:
+        """The weight of this pass in the loss."""
+        return self.clean_weight if self.label_weight is None else 1 - self.clean_weight
+
+    def to(self, device: torch.device | str) -> SpanPlan:
+        """The same plan on another device."""
+        return _moved(self, device)
+
+    def tapped(self, tap: Tensor) -> SpanPlan:
+        """The plan of the clean pass."""
+        return replace(self, tap=tap)
+
+    def swapped(self, input_ids: Tensor, attention_mask: Tensor | None, gradient: Tensor) -> tuple[Tensor, SpanPlan]:
+        """The ids `[batch, length]` and the plan of the mixed pass.
+
+        Args:
+            input_ids, attention_mask: `[batch, length]`, of the clean rows.
+            gradient: `[batch, length, hidden]`, of the tap.
+        """
+        segments = segment_numbers(input_ids, attention_mask, self.special_ids)
+        mixed, share = swap_spans(input_ids, gradient_saliency(gradient), segments, self.partner, self.window)
+        return mixed, replace(self, tap=None, label_weight=share)
+
+    def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
+        """`states`, with the tap added to the embeddings of the clean pass: spans are swapped before the model."""
+        return states if self.tap is None or site != "embeddings" else states + self.tap.to(states.dtype)
+
+    def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
+        """What block `layer` reads: nothing is mixed inside the model."""
+        return hidden_states, mask
+
+
+Plan = PairPlan | BatchPlan | SpanPlan
 
 
 def _moved(plan: Plan, device: torch.device | str) -> Plan:

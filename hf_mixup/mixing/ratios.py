@@ -71,6 +71,17 @@ class Ratio:
         return ratios.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Spans:
+    """Spans of tokens are swapped; what is left of the row follows from their length.
+
+    Args:
+        window: the share of a segment that is swapped, in (0, 1).
+    """
+
+    window: float = 0.1
+
+
 BATCH_WEIGHTS = ("softmax-beta", "softmax-uniform", "pairs")
 
 

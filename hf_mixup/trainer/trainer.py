@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, Trainer
 
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing import (
-    BatchPlan,
     Objective,
+    PairPlan,
     Plan,
+    SpanPlan,
     StepKey,
     balanced_class_weights,
     infer_problem_type,
@@ -119,7 +120,13 @@ class MixupTrainerMixin:
                     "load the model with AutoMixupModelForSequenceClassification, or choose mixup_method='none'."
                 )
             config = self._config()
-            self._mixup = Mixup(method, config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+            self._mixup = Mixup(
+                method,
+                num_layers=config.num_hidden_layers,
+                hidden_size=config.hidden_size,
+                num_heads=config.num_attention_heads,
+                special_ids=_special_ids(self.processing_class),
+            )
         if self._mixup.method.site is not None:
             self._config().mixup = self._mixup.settings()
         return self._mixup
@@ -153,7 +160,8 @@ class MixupTrainerMixin:
             labels = inputs.pop("labels")
             outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
             loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch if planned else None)
-        if planned:
+        clean_pass = isinstance(plan, SpanPlan) and plan.label_weight is None
+        if planned and not clean_pass:
             self._mixup_log.add(loss, plan is not None, None if plan is None else outputs.label_weight)
         return (loss, outputs) if return_outputs else loss
 
@@ -173,7 +181,7 @@ class MixupTrainerMixin:
                 "compute_loss_func returns one number for the batch, but lambda is drawn for every row: "
                 "set mixup_per_sample to false, or leave compute_loss_func out."
             )
-        if plan.clean_weight is not None or isinstance(plan, BatchPlan):
+        if plan.clean_weight is not None or not isinstance(plan, PairPlan):
             raise ValueError(
                 "compute_loss_func takes one row for each label: set mixup_clean to none or alternate and choose a "
                 "method that mixes pairs, or leave compute_loss_func out."
@@ -248,10 +256,27 @@ class MixupTrainerMixin:
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As `Trainer.training_step`; remembers on the device whether a loss was not finite."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        plan = inputs.get(PLAN)
+        if isinstance(plan, SpanPlan):
+            loss = self._two_passes(model, inputs, plan, *args, **kwargs)
+        else:
+            loss = super().training_step(model, inputs, *args, **kwargs)
         # A sum that meets a NaN or an infinity never becomes 0 again.
         self._non_finite = self._non_finite + 0 * loss
         return loss
+
+    def _two_passes(
+        self, model: nn.Module, inputs: dict[str, Any], plan: SpanPlan, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Train the clean rows, read the saliency of their tokens off that backward pass, train the mixed rows."""
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        tap = torch.zeros(*ids.shape, self._config().hidden_size, device=ids.device, requires_grad=True)
+        # The gradients of both passes are summed before processes exchange them, once.
+        with self.accelerator.no_sync(model):
+            clean_loss = super().training_step(model, {**inputs, PLAN: plan.tapped(tap)}, *args, **kwargs)
+        mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
+        mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
+        return clean_loss + super().training_step(model, mixed_inputs, *args, **kwargs)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
@@ -291,6 +316,13 @@ class MixupTrainer(MixupTrainerMixin, Trainer):
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
         >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
     """
+
+
+def _special_ids(tokenizer: Any) -> list[int]:
+    """The ids that begin, separate, end and pad texts; unknown and masked tokens are text."""
+    names = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {getattr(tokenizer, name, None) for name in names}
+    return sorted(ids - {None})
 
 
 class _MixupLog:

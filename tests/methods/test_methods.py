@@ -219,7 +219,7 @@ def test_layers_that_are_none(layers):
         (
             "amplify",
             {"site": "attentions"},
-            "mixup_site='attentions' is unknown: choose one of word_embeddings, embeddings",
+            "mixup_site='attentions' is unknown: choose one of input_ids, word_embeddings, embeddings",
         ),
         ("amplify", {"site": "pooled", "layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='pooled'"),
         ("amplify", {"site": "pooled", "attention_mask": "union"}, "has no meaning at mixup_site='pooled'"),
@@ -253,6 +253,14 @@ def test_layers_that_are_none(layers):
             {"attention_head": "first"},
             "mixup_attention_head is not allowed: give the number of a head",
         ),
+        (
+            "ssmix",
+            {"alpha": 0.3},
+            "mixup_alpha=0.3 is not used by mixup_method='ssmix': of these options it takes none",
+        ),
+        ("ssmix", {"site": "embeddings"}, "mixup_site='embeddings' is not for mixup_method='ssmix'"),
+        ("ssmix", {"clean": "none"}, "it takes mixup_clean='average'"),
+        ("amplify", {"site": "input_ids"}, "input_ids is the site of ssmix"),
         ("batchmixup", {"partner": "flip"}, "mixup_partner='flip' has no meaning for mixup_method='batchmixup'"),
         ("batchmixup", {"clean": "average"}, "mixup_clean='average' has no meaning for mixup_method='batchmixup'"),
         (

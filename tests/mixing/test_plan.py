@@ -175,7 +175,7 @@ def test_skip_mixes_only_where_both_rows_have_a_token():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"site": "attentions"}, "site='attentions' is unknown: choose one of word_embeddings, embeddings, hidden"),
+        ({"site": "attentions"}, "site='attentions' is unknown: choose one of input_ids, word_embeddings, embeddings"),
         ({"attention_mask": "ones"}, "attention_mask='ones' is unknown: choose one of own, union, intersection"),
         ({"layers": ()}, "need at least one layer"),
         ({"site": "pooled"}, "does not fit site='pooled'"),

@@ -13,7 +13,15 @@ from hf_mixup import METHODS, MixupTrainer, MixupTrainerMixin, MixupTrainingArgu
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing import StepKey
 from tests.modeling import reference
-from tests.tiny import MIXUP_CLASSES, PARENTS, same_weights, tiny_config, tiny_dataset, tiny_model
+from tests.tiny import (
+    MIXUP_CLASSES,
+    PARENTS,
+    same_weights,
+    tiny_config,
+    tiny_dataset,
+    tiny_model,
+    wordpiece_tokenizer,
+)
 
 STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
 
@@ -110,6 +118,55 @@ def test_the_loss_and_the_update_of_a_mixed_step_are_the_references(family, tmp_
     for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(ours, parameter - 1e-3 * gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("checkpointing", [{}, {"gradient_checkpointing": True}], ids=["", "checkpointing"])
+def test_ssmix_swaps_by_the_gradient_of_the_clean_rows(family, tmp_path, checkpointing):
+    dataset = tiny_dataset(rows=4, length=14)
+    options = {"mixup_method": "ssmix", "max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0}
+    tokenizer = wordpiece_tokenizer()
+    trainer = train(
+        tmp_path,
+        tiny_model(family, dropout=0.0),
+        dataset=dataset,
+        trainer_options={"processing_class": tokenizer},
+        per_device_train_batch_size=4,
+        lr_scheduler_type="constant",
+        **checkpointing,
+        **options,
+    )
+    rows = _batch_order(tmp_path, dataset, family)
+    ids = torch.tensor([dataset[i]["input_ids"] for i in rows])
+    mask = torch.ones_like(ids)
+    labels = torch.tensor([dataset[i]["label"] for i in rows])
+
+    model = tiny_model(family, mixup=False, dropout=0.0)
+    embedded = []
+    handle = getattr(model, family).embeddings.register_forward_hook(
+        lambda *a: embedded.append(a[-1].retain_grad() or a[-1])
+    )
+    clean = nn.functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, labels) / 2
+    clean.backward()
+    handle.remove()
+    saliency = embedded[0].grad.square().mean(dim=-1).sqrt()
+    mixed, partner = ids.clone(), [3, 2, 1, 0]
+    for i, j in enumerate(partner):
+        # Fourteen tokens, none of them special: spans of one token.
+        mixed[i, saliency[i].argmin()] = ids[j, saliency[j].argmax()]
+    logits = model(input_ids=mixed, attention_mask=mask).logits
+    loss = reference.pairwise_loss(logits, labels.tolist(), partner, [13 / 14] * 4) / 2
+    loss.backward()
+    assert logged(trainer, "loss")[0] == pytest.approx((clean + loss).item(), abs=1e-6)
+    assert logged(trainer, "mixup_lambda")[0] == pytest.approx(13 / 14)
+    for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(ours, parameter - 1e-3 * gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_ssmix_needs_to_know_the_special_tokens(tmp_path):
+    with pytest.raises(ValueError, match="give the trainer the tokenizer as processing_class"):
+        train(tmp_path, mixup_method="ssmix")
 
 
 def _batch_order(folder, dataset, family):
@@ -242,6 +299,7 @@ def test_other_kinds_of_labels_train_and_evaluate(family, tmp_path, kind, option
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
 def test_every_method_trains_also_uneven_batches(family, tmp_path, method):
     head = {"mixup_attention_head": "1"} if method == "attentionmix" else {}
+    tokenizer = wordpiece_tokenizer() if method == "ssmix" else None
     trainer = train(
         tmp_path,
         tiny_model(family),
@@ -251,6 +309,7 @@ def test_every_method_trains_also_uneven_batches(family, tmp_path, method):
         num_train_epochs=3,
         max_steps=-1,
         mixup_method=method,
+        trainer_options={"processing_class": tokenizer},
         **head,
     )
     assert np.isfinite(logged(trainer, "loss")).all() and max(logged(trainer, "mixup_applied")) > 0

@@ -1,0 +1,87 @@
+"""Which span of tokens is swapped for which: by saliency, within the segments of a text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gradient_saliency(gradient: Tensor) -> Tensor:
+    r"""$s_t = \sqrt{\text{mean}_h g_{t,h}^2}$, divided by the largest of the row; 0 where there is no gradient.
+
+    Args:
+        gradient: `[batch, length, hidden]`, of each row's loss with respect to its embeddings.
+
+    Returns:
+        `[batch, length]` in float32.
+    """
+    saliency = gradient.float().square().mean(dim=-1).sqrt()
+    return saliency / saliency.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(saliency.dtype).tiny)
+
+
+def segment_numbers(input_ids: Tensor, attention_mask: Tensor | None, special_ids: Tensor) -> Tensor:
+    """0 at special tokens and padding; 1 in the first run of other tokens, 2 in the second, and so on.
+
+    In a pair the two texts are such runs whatever stands between them, so that no token types are needed.
+
+    Args:
+        input_ids: `[batch, length]`.
+        attention_mask: `[batch, length]`, nonzero where there is a token; None if there is one everywhere.
+        special_ids: `[specials]`, the ids that begin, separate, end and pad texts.
+
+    Example:
+        >>> segment_numbers(torch.tensor([[2, 7, 8, 3, 9, 3, 0]]), None, torch.tensor([0, 2, 3]))
+        tensor([[0, 1, 1, 0, 2, 0, 0]])
+    """
+    content = ~torch.isin(input_ids, special_ids)
+    if attention_mask is not None:
+        content = content & attention_mask.bool()
+    before = torch.nn.functional.pad(content, (1, 0))[:, :-1]
+    return (content & ~before).cumsum(dim=-1) * content
+
+
+def swap_spans(
+    input_ids: Tensor, saliency: Tensor, segments: Tensor, partner: Tensor, window: float = 0.1, max_segments: int = 2
+) -> tuple[Tensor, Tensor]:
+    r"""In each segment the least salient span gives way to the most salient span of the partner's same segment.
+
+    A segment of $n$ tokens gives up one span of $k = \max(\lfloor n \cdot window \rfloor, 1)$ tokens, unless the
+    partner's is shorter than that. What is left of the row is $1 - \sum k / \sum n$.
+
+    Args:
+        input_ids: `[batch, length]`.
+        saliency: `[batch, length]`.
+        segments: `[batch, length]`, from `segment_numbers`.
+        partner: `[batch]` int64.
+        window: the share of a segment that is swapped.
+        max_segments: the number of segments to swap in; a text has one, a pair two.
+
+    Returns:
+        The new ids `[batch, length]`, and `[batch]` the share of the row's own tokens.
+    """
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    # sums[i, t] is the saliency before position t, so that a window's is the difference of two.
+    sums = torch.nn.functional.pad(saliency.double().cumsum(dim=-1), (1, 0))
+    mixed, swapped = input_ids, torch.zeros(len(input_ids), device=input_ids.device)
+    for segment in range(1, max_segments + 1):
+        own, theirs = segments == segment, (segments == segment).index_select(0, partner)
+        size = (own.sum(dim=-1) * window).long().clamp(min=1)
+        possible = (own.sum(dim=-1) >= size) & (theirs.sum(dim=-1) >= size)
+        own_start = _window_scores(sums, own, size, positions, torch.inf).argmin(dim=-1)
+        their_start = _window_scores(sums.index_select(0, partner), theirs, size, positions, -torch.inf).argmax(dim=-1)
+        offset = positions - own_start.unsqueeze(-1)
+        inside = possible.unsqueeze(-1) & (offset >= 0) & (offset < size.unsqueeze(-1))
+        source = (their_start.unsqueeze(-1) + offset).clamp(0, input_ids.shape[1] - 1)
+        mixed = torch.where(inside, input_ids.index_select(0, partner).gather(1, source), mixed)
+        swapped = swapped + size * possible
+    tokens = (segments > 0).sum(dim=-1)
+    return mixed, 1 - swapped / tokens.clamp(min=1)
+
+
+def _window_scores(sums: Tensor, segment: Tensor, size: Tensor, positions: Tensor, outside: float) -> Tensor:
+    """`[batch, length]`: the saliency of the window that starts here, `outside` where it would leave the segment."""
+    last = positions + size.unsqueeze(-1)
+    end = last.clamp(max=len(positions))
+    counts = torch.nn.functional.pad(segment.long().cumsum(dim=-1), (1, 0))
+    fits = (last <= len(positions)) & (counts.gather(1, end) - counts[:, :-1] == size.unsqueeze(-1))
+    return torch.where(fits, sums.gather(1, end) - sums[:, :-1], outside)

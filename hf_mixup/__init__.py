@@ -4,15 +4,19 @@ Example:
     >>> from hf_mixup import AutoMixupModelForSequenceClassification, MixupTrainer, MixupTrainingArguments
 """
 
-from hf_mixup.methods import METHODS, Method, Mixup
-from hf_mixup.mixing import Objective, PairPlan, StepKey, weighted_mean
-from hf_mixup.modeling import (
-    AutoMixupModelForSequenceClassification,
-    MixupBertForSequenceClassification,
-    MixupDistilBertForSequenceClassification,
-    MixupRobertaForSequenceClassification,
-)
-from hf_mixup.trainer import MixupTrainer, MixupTrainerMixin, MixupTrainingArguments, NonFiniteLossError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_mixup.methods import METHODS, Method, Mixup
+    from hf_mixup.mixing import Objective, PairPlan, StepKey, weighted_mean
+    from hf_mixup.modeling import (
+        AutoMixupModelForSequenceClassification,
+        MixupBertForSequenceClassification,
+        MixupDistilBertForSequenceClassification,
+        MixupRobertaForSequenceClassification,
+    )
+    from hf_mixup.trainer import MixupTrainer, MixupTrainerMixin, MixupTrainingArguments, NonFiniteLossError
 
 __version__ = "0.1.0"
 
@@ -33,3 +37,17 @@ __all__ = [
     "StepKey",
     "weighted_mean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded at first use, so that `hf-mixup --version` and `--help` do not wait for torch and transformers.
+    if name in __all__:
+        for part in ("methods", "mixing", "modeling", "trainer"):
+            module = import_module(f"{__name__}.{part}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

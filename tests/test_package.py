@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from importlib.metadata import distribution, entry_points, version
 from pathlib import Path
 
@@ -142,6 +143,7 @@ def test_readme_uses_flags_that_exist(capsys):
     used = set(re.findall(r"--\w+", commands + table))
     assert len(used) > 20
     assert used - known == set()
+    assert {f"--{field.name}" for field in fields(hf_mixup.MixupTrainingArguments) if "mixup" in field.name} <= used
 
 
 def test_readme_and_command_list_the_same_methods():

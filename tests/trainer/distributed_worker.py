@@ -48,6 +48,8 @@ def main(folder: str, rows: str, batch: str, *options: str) -> None:
         "weights": [parameter.detach().double().sum().item() for parameter in trainer.model.parameters()],
     }
     Path(folder, f"rank{arguments.process_index}.json").write_text(json.dumps(result))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""The `hf-mixup` command: `demo`, `train` and `methods`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NoReturn
+
+from hf_mixup import __version__
+
+if TYPE_CHECKING:
+    from hf_mixup.methods import Method
+
+# The commands import what they need themselves: `--version` and `--help` do not wait for torch.
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """Fine-tune a small model on synthetic data with and without mixup and compare (options: demo --help)."""
+    from hf_mixup.demo.run import main as run_demo
+
+    return run_demo(list(arguments))
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Fine-tune on GLUE, a Hub data set or your own files, the same as run_glue_mixup.py (options: train --help)."""
+    from run_glue_mixup import cli as run_script
+
+    return run_script(list(arguments))
+
+
+def methods(arguments: Sequence[str]) -> int:
+    """List the mixup methods with their settings and papers."""
+    parser = _Parser(prog="hf-mixup methods", description=methods.__doc__)
+    parser.parse_args(arguments)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from hf_mixup.methods import METHODS
+
+    # Without a box, and with site and ratio in one column, all of it fits into 80 columns, addresses included.
+    table = Table(box=None, padding=(0, 2, 1, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("site, ratio", max_width=20)
+    table.add_column("summary, paper", min_width=32, overflow="fold")
+    for method in METHODS.values():
+        summary = f"{method.summary}\n{method.paper.url}" if method.paper else method.summary
+        table.add_row(method.name, f"{method.site or '-'}\n{_ratio(method)}", summary)
+    Console().print(table)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"demo": demo, "train": train, "methods": methods}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names and give back its exit code.
+
+    Args:
+        argv: the command line without the program's name; `sys.argv[1:]` by default. What follows the command goes
+            to the command as it is.
+
+    Returns:
+        The exit code: 0 when all went well.
+
+    Raises:
+        SystemExit: code 2 after one sentence on stderr for an unknown or missing command, code 0 after `--version`
+            and `--help`.
+
+    Example:
+        >>> main(["methods"])  # doctest: +SKIP
+        0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(
+        prog="hf-mixup",
+        usage="hf-mixup [--help] [--version] command ...",
+        description="Mixup for fine-tuning Transformers on text.",
+        epilog="commands:\n" + "\n".join(f"  {name:<10}{command.__doc__}" for name, command in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hf-mixup {__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    # Only the first word is parsed here, so that `hf-mixup train --help` is the help of `train`.
+    name = parser.parse_args(arguments[:1]).command
+    if name is None:
+        parser.error(f"a command is missing, give one of {', '.join(COMMANDS)} (hf-mixup --help explains them).")
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(COMMANDS)}."
+        parser.error(f"unknown command {name!r}: {hint}")
+    return COMMANDS[name](arguments[1:])
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without the usage block before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _ratio(method: Method) -> str:
+    """The method's own ratio in words, such as `max-of-n (alpha 0.1, draws 5)`."""
+    if method.ratio is None:
+        return "-"
+    settings = {name: getattr(method.ratio, name) for name in ("alpha", "draws", "lam")}
+    given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return f"{method.ratio.kind} ({given})" if given else method.ratio.kind
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,12 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from hf_mixup import __version__
-
-if TYPE_CHECKING:
-    from hf_mixup.methods import Method
 
 # The commands import what they need themselves: `--version` and `--help` do not wait for torch.
 
@@ -31,23 +28,23 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def methods(arguments: Sequence[str]) -> int:
-    """List the mixup methods with their settings and papers."""
+    """List the mixup methods with their defaults, costs and papers."""
     parser = _Parser(prog="hf-mixup methods", description=methods.__doc__)
     parser.parse_args(arguments)
 
     from rich.console import Console
     from rich.table import Table
 
-    from hf_mixup.methods import METHODS
+    from hf_mixup.methods.table import rows
 
-    # Without a box, and with site and ratio in one column, all of it fits into 80 columns, addresses included.
+    # Without a box and with several facts in a column, all of it fits into 80 columns, addresses included.
     table = Table(box=None, padding=(0, 2, 1, 0))
     table.add_column("name", no_wrap=True)
-    table.add_column("site, ratio", max_width=20)
+    table.add_column("defaults, cost", max_width=26)
     table.add_column("summary, paper", min_width=32, overflow="fold")
-    for method in METHODS.values():
-        summary = f"{method.summary}\n{method.paper.url}" if method.paper else method.summary
-        table.add_row(method.name, f"{method.site or '-'}\n{_ratio(method)}", summary)
+    for row in rows():
+        defaults = "\n".join(fact for fact in (row.where, row.how_much, row.with_whom, row.cost) if fact != "-")
+        table.add_row(row.name, defaults, "\n".join(filter(None, (row.summary, row.paper))))
     Console().print(table)
     return 0
 
@@ -99,15 +96,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
-
-
-def _ratio(method: Method) -> str:
-    """The method's own ratio in words, such as `max-of-n (alpha 0.1, draws 5)`."""
-    if method.ratio is None:
-        return "-"
-    settings = {name: getattr(method.ratio, name) for name in ("alpha", "draws", "lam")}
-    given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    return f"{method.ratio.kind} ({given})" if given else method.ratio.kind
 
 
 if __name__ == "__main__":

@@ -20,17 +20,17 @@ METHODS: dict[str, Method] = {
         NONE,
         AMPLIFY,
         AMPLIFY_CODE,
-        ATTENTIONMIX,
-        BATCHMIXUP,
-        BATCHMIXUP_CODE,
-        MIXUP_PAIRS,
         EMBEDMIX,
         SENTMIX,
         MIXUP_TRANSFORMER,
         MANIFOLD,
         TMIX,
-        NONLINEAR,
+        ATTENTIONMIX,
         SSMIX,
+        NONLINEAR,
+        BATCHMIXUP,
+        BATCHMIXUP_CODE,
+        MIXUP_PAIRS,
     )
 }
 

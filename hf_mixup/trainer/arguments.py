@@ -27,7 +27,7 @@ class MixupTrainingArguments(TrainingArguments):
         mixup_attention_head: and its head, from 0, or `average`.
         mixup_per_sample: whether every row draws its own lambda.
         mixup_layers: `all`, or blocks such as `4` or `4,8`.
-        mixup_site: `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
+        mixup_site: `word_embeddings`, `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
         mixup_partner: who is mixed with whom: `random`, `flip` or `roll`.
         mixup_attention_mask: what attention sees of mixed rows: `own`, `union` or `intersection`; or `skip`, to mix
             only where both rows have a token.
@@ -91,7 +91,7 @@ class MixupTrainingArguments(TrainingArguments):
     mixup_site: str | None = field(
         default=None,
         metadata={
-            "help": "Where to mix: embeddings, hidden, attention, attention_block, pooled or logits. "
+            "help": "Where to mix: word_embeddings, embeddings, hidden, attention, attention_block, pooled or logits. "
             "Default: the method's."
         },
     )

@@ -13,7 +13,7 @@ from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
-LABEL_WEIGHTS = ("ratio", "compounded")
+LABEL_WEIGHTS = ("ratio", "compounded", "learned")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Method:
         clean: `none`; `average`, to train the clean rows along with the mixed ones; or `alternate`, to mix half of
             the batches by a coin.
         clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
-        label_weight: `ratio`, the drawn lambda; or `compounded`, what is left of the own row after mixing a residual
-            stream in several blocks.
+        label_weight: `ratio`, the drawn lambda; `compounded`, what is left of the own row after mixing a residual
+            stream in several blocks; or `learned`, by a gate that reads the mixed pooled vector.
+        updates: how many optimizer updates each batch makes, each with draws of its own.
         prob: the share of batches that are mixed, in [0, 1].
         start: mixing starts at this fraction of the training, in [0, 1].
         stop: and stops at this one.
@@ -78,6 +79,7 @@ class Method:
     clean: str = "none"
     clean_weight: float = 0.5
     label_weight: str = "ratio"
+    updates: int = 1
     prob: float = 1.0
     start: float = 0.0
     stop: float = 1.0
@@ -96,6 +98,13 @@ class Method:
                 raise ValueError(f"mixup_{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
         if not 0 <= self.prob <= 1:
             raise ValueError(f"mixup_prob={self.prob} is not allowed: give a number from 0 to 1.")
+        if self.updates != int(self.updates) or self.updates < 1:
+            raise ValueError(f"mixup_updates={self.updates} is not allowed: give a whole number of at least 1.")
+        if self.label_weight == "learned" and (not self.per_feature or self.clean == "average"):
+            raise ValueError(
+                "mixup_label_weight='learned' is for methods with a weight for each feature (nonlinear), without "
+                f"mixup_clean='average', not for mixup_method={self.name!r} with mixup_clean={self.clean!r}."
+            )
         if not 0 < self.clean_weight < 1:
             raise ValueError(
                 f"mixup_clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1."
@@ -186,7 +195,8 @@ class Method:
             points, temperature: how many points of whole batches, and of which softmax.
             attention_layer, attention_head: whose attention weighs the tokens: a block from 1, and a head from 0 or
                 `"average"`.
-            general: `partner`, `per_sample`, `attention_mask`, `label_weight`, `start` and `stop`, as the fields.
+            general: `partner`, `per_sample`, `attention_mask`, `label_weight`, `updates`, `start` and `stop`, as the
+                fields.
 
         Raises:
             ValueError: a value that is not allowed, or an option without meaning for what was chosen.

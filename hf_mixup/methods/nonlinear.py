@@ -8,8 +8,10 @@ $$\tilde h_i = \rho_i \circ h_i + (1 - \rho_i) \circ h_{\pi(i)}, \quad \rho_{i,d
 
 Only the abstract was read. The paper draws a matrix of ratios for the word embeddings and learns the label weights;
 this is our reading at hidden states, as BatchMixup's paper compares it: one weight for each hidden dimension, the
-same at all positions, at one upper block drawn for each batch as in `tmix`, and the mean weight for the labels.
-$\alpha = 1$ is our choice.
+same at all positions, at one upper block drawn for each batch as in `tmix`, and for the labels the mean weight, or
+with `--mixup_label_weight learned` $\lambda_i = \sigma(g^T \tilde p_i + c)$ from the mixed pooled vector
+$\tilde p_i$, where the gate $(g, c)$ is trained along, kept out of the model's weights, and saved beside them for
+resuming. $\alpha = 1$ is our choice.
 """
 
 from hf_mixup.methods.method import Method, Paper

@@ -25,11 +25,13 @@ class MixupSequenceClassifierOutput(SequenceClassifierOutput):
     Args:
         logits: `[batch, classes]`, of the mixed rows.
         label_weight: `[batch]`, the share of the own label that goes with them.
+        pooled: `[batch, hidden]`, what the last linear layer read.
         hidden_states, attentions: as in `SequenceClassifierOutput`, of the mixed rows.
         loss: always None: the loss of mixed rows is computed from the logits (see `hf_mixup.mixing.Objective`).
     """
 
     label_weight: Tensor | None = None
+    pooled: Tensor | None = None
 
 
 class MixupModel(PreTrainedModel):
@@ -131,12 +133,14 @@ def mixed_output(
     if isinstance(mixup, BatchPlan) and mixup.dot_product:
         logits = _dot_products(pooled, classifier, mixup)
     else:
-        logits = mixup.mix(classifier(mixup.mix(pooled, "pooled")), "logits")
+        pooled = mixup.mix(pooled, "pooled")
+        logits = mixup.mix(classifier(pooled), "logits")
     return MixupSequenceClassifierOutput(
         logits=logits,
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
         label_weight=mixup.label_weight,
+        pooled=pooled,
     )
 
 

@@ -33,7 +33,9 @@ class MixupTrainingArguments(TrainingArguments):
             only where both rows have a token.
         mixup_clean: `none`, `average` (train the clean rows along) or `alternate` (mix half of the batches).
         mixup_clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
-        mixup_label_weight: `ratio` or `compounded` (what several mixes of a residual stream leave of the own row).
+        mixup_label_weight: `ratio`, `compounded` (what several mixes of a residual stream leave of the own row) or
+            `learned` (by a gate, for `nonlinear`).
+        mixup_updates: how many optimizer updates each batch makes, each with draws of its own, >= 1.
         mixup_prob: the share of batches that are mixed, in [0, 1].
         mixup_start, mixup_stop: the fractions of the training between which batches are mixed.
         class_weights: `balanced`, or one weight a class such as `1,2.5`.
@@ -118,9 +120,13 @@ class MixupTrainingArguments(TrainingArguments):
     mixup_label_weight: str | None = field(
         default=None,
         metadata={
-            "help": "The own label's share: ratio (lambda) or compounded (for attention_block with --mixup_partner "
-            "flip). Default: the method's."
+            "help": "The own label's share: ratio (lambda), compounded (for attention_block with --mixup_partner "
+            "flip) or learned (for nonlinear). Default: the method's."
         },
+    )
+    mixup_updates: int | None = field(
+        default=None,
+        metadata={"help": "Optimizer updates that each batch makes, each with draws of its own. Default: 1."},
     )
     mixup_prob: float | None = field(
         default=None, metadata={"help": "The share of batches that are mixed, from 0 to 1. Default: the method's."}
@@ -165,6 +171,7 @@ class MixupTrainingArguments(TrainingArguments):
             clean=self.mixup_clean,
             clean_weight=self.mixup_clean_weight,
             label_weight=self.mixup_label_weight,
+            updates=self.mixup_updates,
             prob=self.mixup_prob,
             start=self.mixup_start,
             stop=self.mixup_stop,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
-from hf_mixup.methods import Mixup
+from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
     Objective,
     PairPlan,
@@ -22,6 +22,7 @@ from hf_mixup.mixing import (
 )
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.label_gate import LabelGate
 
 PLAN = "mixup"
 
@@ -69,6 +70,7 @@ class MixupTrainerMixin:
         self._objective: Objective | None = None
         self._non_finite = torch.zeros((), device=self.args.device)
         self._mixup_log = _MixupLog()
+        self._label_gate: LabelGate | None = None
         self._current_mixup()
         if self.args.parse_class_weights() is not None:
             if self.compute_loss_func is not None:
@@ -95,19 +97,25 @@ class MixupTrainerMixin:
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
         """The batches of one optimizer step, each with its plan, and the weight of all their rows together."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        mixup = self._current_mixup()
+        if self._label_gate is not None:
+            # Trainer clears the gradients of the model after a step; the gate is not in it.
+            self._label_gate.zero_grad()
         planned = []
         for micro, batch in enumerate(batches):
             if "labels" not in batch:
                 raise ValueError(
                     f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
                 )
-            key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
-            progress = self.state.global_step / max(self.state.max_steps, 1)
-            planned.append({**batch, PLAN: mixup.plan(batch, batch["labels"], key, progress)})
+            planned.append(self._with_plan(batch, micro))
         if self.compute_loss_func is None and planned:
             num_items = self._group_weight(planned)
         return planned, num_items
+
+    def _with_plan(self, batch: dict[str, Any], micro: int) -> dict[str, Any]:
+        """The batch with the plan that its step and its number in the step draw."""
+        key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        return {**batch, PLAN: self._current_mixup().plan(batch, batch["labels"], key, progress)}
 
     def _current_mixup(self) -> Mixup:
         """The method of the arguments as they stand now: hyperparameter search changes them between trials."""
@@ -119,17 +127,27 @@ class MixupTrainerMixin:
                     f"mixup_method={method.name!r} cannot train a {type(self.model).__name__}, which does not mix: "
                     "load the model with AutoMixupModelForSequenceClassification, or choose mixup_method='none'."
                 )
-            config = self._config()
-            self._mixup = Mixup(
-                method,
-                num_layers=config.num_hidden_layers,
-                hidden_size=config.hidden_size,
-                num_heads=config.num_attention_heads,
-                special_ids=_special_ids(self.processing_class),
-            )
-        if self._mixup.method.site is not None:
+            if method.updates > 1 and self.args.gradient_accumulation_steps > 1:
+                raise ValueError(
+                    f"mixup_updates={method.updates} makes several updates of a batch, gradient_accumulation_steps="
+                    f"{self.args.gradient_accumulation_steps} one update of several batches: set one of the two to 1."
+                )
+            self._mixup = self._new_mixup(method)
+        if method.site is not None:
             self._config().mixup = self._mixup.settings()
         return self._mixup
+
+    def _new_mixup(self, method: Method) -> Mixup:
+        if method.site is None:
+            return Mixup(method, num_layers=0)
+        config = self._config()
+        return Mixup(
+            method,
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_attention_heads,
+            special_ids=_special_ids(self.processing_class),
+        )
 
     # ---- Loss ----
 
@@ -159,6 +177,8 @@ class MixupTrainerMixin:
         else:
             labels = inputs.pop("labels")
             outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
+            if plan is not None and self._label_gate is not None:
+                outputs.label_weight = self._label_gate(outputs.pooled)
             loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch if planned else None)
         clean_pass = isinstance(plan, SpanPlan) and plan.label_weight is None
         if planned and not clean_pass:
@@ -252,10 +272,47 @@ class MixupTrainerMixin:
         model = next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
         return model.config
 
-    # ---- Guard and log ----
+    # ---- Updates ----
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As `Trainer.create_optimizer`; also trains the gate of a learned label weight."""
+        is_new = self.optimizer is None
+        super().create_optimizer(*args, **kwargs)
+        if is_new:
+            self._label_gate = None
+        if is_new and self.args.mixup().label_weight == "learned":
+            self._label_gate = LabelGate(self._config().hidden_size).to(self.args.device)
+            self.optimizer.add_param_group({"params": list(self._label_gate.parameters()), "weight_decay": 0.0})
+            if self.args.world_size > 1:
+                for parameter in self._label_gate.parameters():
+                    parameter.register_post_accumulate_grad_hook(self._average_over_processes)
+        return self.optimizer
+
+    def _average_over_processes(self, parameter: nn.Parameter) -> None:
+        parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._label_gate is not None and self.args.should_save:
+            self._label_gate.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._label_gate is not None and checkpoint is not None:
+            self._label_gate.load(checkpoint)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As `Trainer.training_step`; remembers on the device whether a loss was not finite."""
+        """As `Trainer.training_step`, but for methods that make several updates, or two passes, of a batch."""
+        for update in range(1, self._current_mixup().method.updates):
+            self._one_pass_or_two(model, inputs, *args, **kwargs)
+            grad_norm = self._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
+            self._get_grad_norm(model, grad_norm=grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            inputs = self._with_plan(inputs, micro=update)
+        return self._one_pass_or_two(model, inputs, *args, **kwargs)
+
+    def _one_pass_or_two(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         plan = inputs.get(PLAN)
         if isinstance(plan, SpanPlan):
             loss = self._two_passes(model, inputs, plan, *args, **kwargs)
@@ -277,6 +334,8 @@ class MixupTrainerMixin:
         mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
         return clean_loss + super().training_step(model, mixed_inputs, *args, **kwargs)
+
+    # ---- Guard and log ----
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""

@@ -233,7 +233,11 @@ def test_layers_that_are_none(layers):
         ("amplify", {"clean": "average", "clean_weight": 1.0}, "mixup_clean_weight=1.0 is not allowed"),
         ("amplify", {"start": 0.8, "stop": 0.2}, "mixup_start=0.8 and mixup_stop=0.2 are not allowed"),
         ("amplify", {"start": -0.1}, "mixup_start=-0.1"),
-        ("amplify", {"label_weight": "half"}, "mixup_label_weight='half' is unknown: choose one of ratio, compounded"),
+        (
+            "amplify",
+            {"label_weight": "half"},
+            "mixup_label_weight='half' is unknown: choose one of ratio, compounded, learned",
+        ),
         (
             "amplify",
             {"label_weight": "compounded"},

@@ -164,6 +164,61 @@ def test_ssmix_swaps_by_the_gradient_of_the_clean_rows(family, tmp_path, checkpo
         torch.testing.assert_close(ours, parameter - 1e-3 * gradient, atol=1e-6, rtol=1e-5, msg=name)
 
 
+def test_several_updates_of_a_batch_are_that_many_steps_with_their_own_draws(tmp_path):
+    dataset = tiny_dataset(rows=8)
+    options = {"mixup_method": "mixup-pairs", "mixup_points": 1, "mixup_updates": 3, "max_steps": 1, "optim": "sgd"}
+    options |= {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "learning_rate": 0.1}
+    trainer = train(tmp_path, tiny_model("bert", dropout=0.0), dataset=dataset, **options)
+    assert trainer.state.global_step == 1
+
+    model = tiny_model("bert", mixup=False, dropout=0.0)
+    rows = _batch_order(tmp_path, dataset, "bert")
+    batch = {name: torch.tensor([dataset[i][name] for i in rows]) for name in ("input_ids", "attention_mask")}
+    labels = [dataset[i]["label"] for i in rows]
+    for update in range(3):
+        generator = np.random.default_rng([42, 0, 0, update])
+        generator.random()
+        lam = generator.beta(0.4, 0.4)
+        logits = model(**batch).logits
+        loss = 0.0
+        for i in range(8):
+            for j in range(8):
+                mixed = torch.log_softmax(lam * logits[i] + (1 - lam) * logits[j], dim=0)
+                loss = loss - (lam * mixed[labels[i]] + (1 - lam) * mixed[labels[j]]) / 64
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * (parameter.grad if parameter.grad is not None else 0)
+    for ours, expected in zip(trainer.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="mixup_updates=3 makes several updates of a batch"):
+        train(tmp_path, **options, gradient_accumulation_steps=2)
+
+
+def test_a_learned_label_weight_is_trained_beside_the_model_and_resumed(tmp_path):
+    options = {"mixup_method": "nonlinear", "mixup_label_weight": "learned", "max_steps": 6, "learning_rate": 1e-2}
+    straight = train(tmp_path / "straight", **options)
+    lambdas = logged(straight, "mixup_lambda")
+    assert lambdas[0] == 0.5 and abs(lambdas[-1] - 0.5) > 1e-3
+    train(tmp_path / "cut", **options, save_strategy="steps", save_steps=3)
+    checkpoint = tmp_path / "cut" / "checkpoint-3"
+    resumed = train(tmp_path / "cut", model=tiny_model("bert", seed=5), **options, resume=str(checkpoint))
+    assert same_weights(straight.model, resumed.model) and logged(resumed, "mixup_lambda") == lambdas
+    _, report = PARENTS["bert"].from_pretrained(checkpoint, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    (checkpoint / "label_gate.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no label_gate.safetensors"):
+        train(tmp_path / "cut", **options, resume=str(checkpoint))
+
+
+def test_plain_training_asks_nothing_of_the_config(tmp_path):
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    model = XLNetForSequenceClassification(XLNetConfig(vocab_size=90, n_layer=1, d_model=8, n_head=2, d_inner=8))
+    assert np.isfinite(logged(train(tmp_path, model, dataset=tiny_dataset(num_labels=2), max_steps=2), "loss")).all()
+
+
 def test_ssmix_needs_to_know_the_special_tokens(tmp_path):
     with pytest.raises(ValueError, match="give the trainer the tokenizer as processing_class"):
         train(tmp_path, mixup_method="ssmix")

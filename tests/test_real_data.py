@@ -1,0 +1,52 @@
+"""The main job on real weights and real texts; run by make test-slow, with HF_MIXUP_DATA naming the data sets."""
+
+import pytest
+
+from run_glue_mixup import main
+
+pytestmark = pytest.mark.slow
+
+
+def run(folder, model, *flags):
+    settings = {
+        "model_name_or_path": model,
+        "output_dir": folder,
+        "learning_rate": "1e-4",
+        "per_device_train_batch_size": 32,
+        "pad_to_max_length": "false",
+        "save_strategy": "no",
+        "disable_tqdm": "true",
+    }
+    argv = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return main([*argv, "--do_train", "--do_eval", *map(str, flags)])
+
+
+@pytest.mark.timeout(1500)
+def test_amplify_on_trec(tmp_path, minilm_folder, data_folder):
+    files = (
+        "--train_file",
+        data_folder / "trec_coarse/train.csv",
+        "--validation_file",
+        data_folder / "trec_coarse/test.csv",
+    )
+    options = ("--mixup_method", "amplify", "--num_train_epochs", 3, "--max_seq_length", 64)
+    results = run(tmp_path, minilm_folder, *files, *options)
+    # Plain fine-tuning was measured at 0.97.
+    assert results["eval_accuracy"] >= 0.96 and results["eval_f1_macro"] >= 0.9
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("method", ["none", "amplify-code"])
+def test_regression_of_pairs_on_stsb(tmp_path, minilm_folder, data_folder, method):
+    files = ("--train_file", data_folder / "stsb/train.csv", "--validation_file", data_folder / "stsb/validation.csv")
+    options = ("--task_name", "stsb", "--mixup_method", method, "--max_train_samples", 1500, "--num_train_epochs", 2)
+    results = run(tmp_path, minilm_folder, *files, *options, "--max_seq_length", 64)
+    assert results["eval_pearson"] > 0.8 and results["eval_spearmanr"] > 0.8
+
+
+@pytest.mark.timeout(600)
+def test_the_fixture_of_transformers_own_test_of_run_glue(tmp_path, minilm_folder, data_folder):
+    files = [data_folder / "transformers_fixture_mrpc" / name for name in ("train.csv", "validation.csv")]
+    options = ("--task_name", "mrpc", "--mixup_method", "amplify", "--max_steps", 10, "--warmup_steps", 2)
+    results = run(tmp_path, minilm_folder, "--train_file", files[0], "--validation_file", files[1], *options)
+    assert results["eval_accuracy"] >= 0.75

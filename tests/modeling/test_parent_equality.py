@@ -91,8 +91,9 @@ def test_the_output_as_a_tuple(family):
     model = tiny_model(family).eval()
     batch = tiny_batch(family)
     outputs = model(**batch, mixup=PLAN)
-    logits, label_weight = model(**batch, mixup=PLAN, return_dict=False)
+    logits, label_weight, pooled = model(**batch, mixup=PLAN, return_dict=False)
     assert torch.equal(logits, outputs.logits) and torch.equal(label_weight, outputs.label_weight)
+    assert torch.equal(pooled, outputs.pooled)
     assert outputs.loss is None
 
 

@@ -3,7 +3,7 @@
     HF_MIXUP_DATA=DATA python benchmarks/methods_on_trec.py --output docs/results/methods_on_trec.jsonl
 
 Each run is `run_glue_mixup.main` with the method's own defaults, on MiniLM weights: 10 epochs, learning rate 1e-4,
-batch 32. Runs that the file holds already are not made again. `--table` prints the table of `docs/results.md`.
+batch 32. Runs that the file holds already are not made again. `python docs/generate.py` writes the table.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from rich.console import Console
@@ -59,32 +57,11 @@ def run(method: str, seed: int, data: Path) -> dict:
         "f1_macro": results["eval_f1_macro"],
         "train_loss": results["train_loss"],
         "seconds": round(time.perf_counter() - start, 1),
+        "command": "python benchmarks/methods_on_trec.py --output docs/results/methods_on_trec.jsonl",
         "settings": SETTINGS,
         "machine": machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-
-
-def table(path: Path) -> str:
-    """Mean, standard deviation and the paired difference to plain fine-tuning, in percent."""
-    runs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    accuracy = {(entry["method"], entry["seed"]): 100 * entry["accuracy"] for entry in runs}
-    lines = ["| method | accuracy | macro F1 | difference to `none` in accuracy | seeds |", "|---|---|---|---|---|"]
-    for method in METHODS:
-        seeds = sorted(seed for name, seed in accuracy if name == method)
-        if not seeds:
-            continue
-        values = np.array([accuracy[method, seed] for seed in seeds])
-        f1 = np.array([100 * entry["f1_macro"] for entry in runs if entry["method"] == method])
-        paired = [accuracy[method, seed] - accuracy["none", seed] for seed in seeds if ("none", seed) in accuracy]
-        difference = "" if method == "none" else f"{np.mean(paired):+.1f} ({', '.join(f'{d:+.1f}' for d in paired)})"
-        cells = (f"`{method}`", _spread(values), _spread(f1), difference, ", ".join(map(str, seeds)))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _spread(values: np.ndarray) -> str:
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) > 1 else f"{values.mean():.1f}"
 
 
 def main() -> None:
@@ -92,11 +69,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
-    if options.table:
-        sys.stdout.write(table(options.output))
-        return
     data = Path(os.environ["HF_MIXUP_DATA"])
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lines = options.output.read_text(encoding="utf-8").splitlines() if options.output.exists() else []

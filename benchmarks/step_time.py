@@ -4,8 +4,8 @@
 
 Each pair is one stock step (`Trainer` on the parent class) and one mixed step (`MixupTrainer` on the mixup class) on
 the same batch, in random order; a step is everything from drawing the plan to the optimizer. The mix is forced on in
-every step by a constant lambda. Reported: the median of the pairs' ratios with a 95 % bootstrap interval, and the
-ratio of the memory that a step adds at its peak, from a process of its own for each side.
+every step, by a constant lambda where the method draws one. Reported: the median of the pairs' ratios with a 95 %
+bootstrap interval, and the ratio of the memory that a step adds at its peak, from a process of its own for each side.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from scipy.stats import bootstrap
 from transformers import AutoModelForSequenceClassification, BertConfig, Trainer, TrainingArguments, set_seed
 
 from hf_mixup import METHODS, AutoMixupModelForSequenceClassification, MixupTrainer, MixupTrainingArguments
+from hf_mixup.mixing import Ratio
 
 CONFIGS = {
     "minilm": {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536},
@@ -48,8 +50,12 @@ class Side:
         if mixed:
             model = AutoMixupModelForSequenceClassification.from_config(config)
             mixup = {"mixup_method": options.mixup_method, "mixup_site": options.mixup_site}
-            mixup |= {"mixup_layers": options.mixup_layers, "mixup_ratio": "constant", "mixup_lambda": 0.7}
-            self.trainer = MixupTrainer(model, MixupTrainingArguments(**common, **mixup))
+            mixup |= {"mixup_layers": options.mixup_layers, "mixup_start": 0.0}
+            if isinstance(METHODS[options.mixup_method].ratio, Ratio):
+                mixup |= {"mixup_ratio": "constant", "mixup_lambda": 0.7}
+            specials = SimpleNamespace(pad_token_id=0, cls_token_id=101, sep_token_id=102)
+            arguments = MixupTrainingArguments(**common, **mixup)
+            self.trainer = MixupTrainer(model, arguments, processing_class=specials)
         else:
             model = AutoModelForSequenceClassification.from_config(config)
             self.trainer = Trainer(model, TrainingArguments(**common))

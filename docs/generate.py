@@ -11,36 +11,36 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from statistics import mean, stdev
 
+import hf_mixup.methods
 from hf_mixup.methods import METHODS
 from hf_mixup.methods.table import rows
 from hf_mixup.trainer import MixupTrainingArguments
 
 DOCS = Path(__file__).parent
-MODULES = (
-    "amplify",
-    "attentionmix",
-    "batchmixup",
-    "embedmix",
-    "sentmix",
-    "mixup_transformer",
-    "manifold",
-    "tmix",
-    "nonlinear",
-    "ssmix",
-)
+
+
+def method_module(key: str) -> str:
+    """The file of `hf_mixup.methods` that a method stands in."""
+    for path in sorted(Path(hf_mixup.methods.__file__).parent.glob("*.py")):
+        if re.search(rf'name="{key}"', path.read_text(encoding="utf-8")):
+            return path.stem
+    raise LookupError(f"No file of hf_mixup.methods defines {key}.")
+
+
+# The files that define methods, in the order of METHODS; plain fine-tuning needs no page.
+MODULES = tuple(dict.fromkeys(method_module(name) for name in METHODS if METHODS[name].paper))
 HEADER = """# Methods
 
-Each name goes to `--mixup_method`; the other columns are its defaults, and each can be changed by an option.
-Layers are counted as in `output_hidden_states`: 0 is the embedding output, k is block k, N the number of blocks.
-Generated from the code by `python docs/generate.py`.
+Each name goes to `--mixup_method`; the next three columns are its defaults, which the options below change. Layers are
+counted as in `output_hidden_states`: 0 is the embedding output, k is block k, N the number of blocks. Generated from
+the code by `python docs/generate.py`.
 
 """
-
-
 RESULTS = """# Results
 
 Every method with its own defaults, against plain fine-tuning, on the first {rows} training rows of TREC (six coarse
@@ -67,7 +67,7 @@ def pages() -> dict[Path, str]:
     for name in MODULES:
         module = importlib.import_module(f"hf_mixup.methods.{name}")
         title, _, body = inspect.getdoc(module).partition("\n")
-        names = ", ".join(f"`{key}`" for key in METHODS if _module_of(key) == name)
+        names = ", ".join(f"`{key}`" for key in METHODS if method_module(key) == name)
         footer = f"\nMethods: {names}. All methods and their defaults: [methods.md](../methods.md).\n"
         found[DOCS / "methods" / f"{name}.md"] = f"# {title.rstrip('.')}\n{body.rstrip()}\n{footer}"
     runs = _lines("methods_on_trec.jsonl")
@@ -134,21 +134,12 @@ def _ratios(runs: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _module_of(key: str) -> str:
-    """The file of `hf_mixup.methods` that a method stands in; none of its own for plain fine-tuning."""
-    for name in MODULES:
-        module = importlib.import_module(f"hf_mixup.methods.{name}")
-        if any(value is METHODS[key] for value in vars(module).values()):
-            return name
-    return ""
-
-
 def _table() -> str:
     head = ("method", "where", "own share", "with whom", "cost", "paper")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows():
-        module = _module_of(row.name)
-        name = f"[`{row.name}`](methods/{module}.md)" if module else f"`{row.name}`"
+        module = method_module(row.name)
+        name = f"[`{row.name}`](methods/{module}.md)" if module in MODULES else f"`{row.name}`"
         cells = (name, row.where, row.how_much, row.with_whom, row.cost, row.paper)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -19,9 +19,14 @@ weighted alike:
 
 $$w_i = \text{softmax}_b(u_i), \; u_{i,b} \sim U(0, 1), \qquad L = \sum_b w_{i,b} CE(z(\hat x_i), y_b).$$
 
-A softmax of numbers in [0, 1] is nearly uniform, so all points lie near the centre of the batch;
-`--mixup_temperature` below 1 spreads them. `mixup-pairs` is the standard mixup of that paper: all $b^2$ ordered pairs
-of a batch, with 15 draws of $\lambda \sim Beta(0.4, 0.4)$, here in one update.
+Neither separates classes by itself. The dot-product loss has only positive terms: it falls when all rows of the
+classifier point the same way. And a softmax of numbers in [0, 1] is nearly uniform, so all points lie near the centre
+of the batch, with nearly the same label; `--mixup_temperature` below 1 spreads them. The authors' scripts train in
+two phases, BatchMixup and then standard mixup. Our reading of that, and the default: the first half of the training
+mixes whole batches, the second is plain (`--mixup_stop 0.5`); `--mixup_stop 1` mixes to the end.
+
+`mixup-pairs` is the standard mixup of that paper: all $b^2$ ordered pairs of a batch, with 15 draws of
+$\lambda \sim Beta(0.4, 0.4)$, here in one update; their code makes 15: `--mixup_points 1 --mixup_updates 15`.
 """
 
 from dataclasses import replace
@@ -41,6 +46,7 @@ BATCHMIXUP = Method(
     site="pooled",
     ratio=BatchWeights("softmax-beta", points=400, alpha=1.0, temperature=1.0),
     dot_product=True,
+    stop=0.5,
 )
 
 BATCHMIXUP_CODE = replace(
@@ -56,4 +62,5 @@ MIXUP_PAIRS = replace(
     name="mixup-pairs",
     summary="Mix the pooled vectors of all pairs of the batch, with 15 ratios.",
     ratio=BatchWeights("pairs", points=15, alpha=0.4),
+    stop=1.0,
 )

@@ -49,7 +49,7 @@ class Method:
         attention_mask: what attention sees after mixing: the row's `own` tokens, the `union` or the `intersection` of
             both rows'; `skip` mixes a position only where both rows have a token, and keeps the own mask.
         clean: `none`; `average`, to train the clean rows along with the mixed ones; or `alternate`, to mix half of
-            the batches by a coin.
+            the batches (of those that `prob` selects) by a coin.
         clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
         label_weight: `ratio`, the drawn lambda; `compounded`, what is left of the own row after mixing a residual
             stream in several blocks; or `learned`, by a gate that reads the mixed pooled vector.
@@ -141,13 +141,24 @@ class Method:
                 f"({', '.join(TOKEN_SITES)}), no mixup_per_sample, and own, union or intersection as "
                 "mixup_attention_mask."
             )
+        if self.per_feature and self.per_sample:
+            raise ValueError(
+                f"mixup_per_sample has no meaning for mixup_method={self.name!r}, which draws a ratio for every "
+                "feature of every row: leave it out."
+            )
         if self.label_weight == "compounded" and (
-            self.site != "attention_block" or self.partner != "flip" or self.per_sample
+            self.site != "attention_block"
+            or self.partner != "flip"
+            or self.per_sample
+            or self.per_feature
+            or self.one_layer
+            or not isinstance(self.ratio, Ratio)
         ):
             raise ValueError(
                 "mixup_label_weight='compounded' holds for mixup_site='attention_block' with mixup_partner='flip' and "
-                f"one lambda a batch, not for mixup_site={self.site!r} with mixup_partner={self.partner!r} and "
-                f"mixup_per_sample={self.per_sample}: change these, or leave it out."
+                f"one lambda a batch for fixed layers, not for mixup_method={self.name!r} with "
+                f"mixup_site={self.site!r}, mixup_partner={self.partner!r} and mixup_per_sample={self.per_sample}: "
+                "change these, or leave it out."
             )
 
     def _check_batch(self) -> None:
@@ -227,8 +238,6 @@ class Method:
             raise ValueError(
                 f"mixup_clean_weight={clean_weight} is for mixup_clean='average': add that, or leave the weight out."
             )
-        if clean == "alternate" and prob is None:
-            changed["prob"] = 0.5
         new_site = changed.get("site", self.site)
         if new_site not in TOKEN_SITES:
             changed.setdefault("attention_mask", "own")
@@ -240,7 +249,7 @@ class Method:
                 f"{', '.join(LAYER_SITES)}."
             )
         else:
-            changed["layers"] = ()
+            changed |= {"layers": (), "one_layer": False}
         return replace(self, **changed)
 
     def _ratio_with(self, options: dict[str, str | float]) -> Ratio | AttentionProbe | BatchWeights | Spans:

@@ -95,7 +95,7 @@ class Mixup:
         if method.site is None or not within(progress, method.start, method.stop):
             return None
         generator = key.generator()
-        if not coin(generator, method.prob):
+        if not coin(generator, method.prob * (0.5 if method.clean == "alternate" else 1)):
             return None
         if isinstance(method.ratio, BatchWeights):
             return self._batch_plan(generator, rows, labels.device)
@@ -104,8 +104,8 @@ class Mixup:
     def _batch_plan(self, generator: np.random.Generator, rows: int, device: torch.device) -> BatchPlan | None:
         if rows == 1:
             return None
-        weights = self.method.ratio.draw(generator, rows, self.hidden_size)
-        return BatchPlan(weights, self.method.site, self.method.dot_product).to(device)
+        weights = self.method.ratio.draw(generator, rows, self.hidden_size, device)
+        return BatchPlan(weights, self.method.site, self.method.dot_product)
 
     def _pair_plan(
         self, generator: np.random.Generator, rows: int, device: torch.device, attention_mask: Tensor | None

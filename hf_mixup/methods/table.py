@@ -8,7 +8,7 @@ from fractions import Fraction
 from hf_mixup.methods import METHODS
 from hf_mixup.methods.method import Method
 from hf_mixup.mixing.plan import AttentionProbe
-from hf_mixup.mixing.ratios import Ratio, Spans
+from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 
 
 @dataclass(frozen=True)
@@ -113,4 +113,6 @@ def _cost(method: Method) -> str:
         return "two passes"
     if isinstance(method.ratio, AttentionProbe):
         return f"one pass, and the attention of block {method.ratio.layer} without gradient"
+    if isinstance(method.ratio, BatchWeights):
+        return "one pass, and the drawn weights"
     return "one pass"

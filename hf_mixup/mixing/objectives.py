@@ -161,8 +161,10 @@ class Objective:
         else:
             targets = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * valid.unsqueeze(-1)
         if plan.dot_product:
-            scores = (logits * (targets * class_weights)).sum(dim=(1, 2))
-            return F.softplus(-scores), weights @ valid
+            if self.label_smoothing:
+                raise ValueError("Label smoothing has no meaning for the dot-product loss of batchmixup: set it to 0.")
+            point_weights = weights @ row_weights
+            return point_weights * F.softplus(-(logits * targets).sum(dim=(1, 2))), point_weights
         smooth = self.label_smoothing
         targets = (1 - smooth) * targets + smooth / len(class_weights) * valid.unsqueeze(-1)
         # The cross-entropy is linear in its target, so the targets are mixed instead of the losses.

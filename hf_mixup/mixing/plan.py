@@ -100,20 +100,12 @@ class PairPlan:
     inverse: Tensor | None = None
 
     def __post_init__(self) -> None:
-        rows = self.partner.shape[0] if self.partner.ndim == 1 else -1
-        if rows < 1 or self.partner.dtype != torch.int64:
-            raise ValueError(
-                f"partner must be an int64 tensor [batch], got {self.partner.dtype} {list(self.partner.shape)}."
-            )
-        _check_choice("site", self.site, SITES)
+        _check_partner(self.partner)
+        _check_choice("site", self.site, SITES[1:])
         _check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
         if self.site in ("word_embeddings", "embeddings") and not self.layers:
             object.__setattr__(self, "layers", (0,))
-        if (self.site in TOKEN_SITES) != bool(self.layers):
-            raise ValueError(
-                f"layers={self.layers} does not fit site={self.site!r}: {', '.join(LAYER_SITES)} need at least one "
-                "layer, the other sites take none."
-            )
+        self._check_layers()
         if self.clean_weight is not None and not 0 < self.clean_weight < 1:
             raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
         if (self.weight is None) != (self.probe is not None):
@@ -121,7 +113,24 @@ class PairPlan:
         if self.inverse is None:
             object.__setattr__(self, "inverse", torch.argsort(self.partner))
         if self.weight is not None:
-            self._check_weight(rows)
+            self._check_weight(self.rows)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch."""
+        return self.partner.shape[0]
+
+    def _check_layers(self) -> None:
+        lowest = {"hidden": 0, "attention": 1, "attention_block": 1}.get(self.site)
+        if lowest is None:
+            fits = self.layers == ((0,) if self.site in TOKEN_SITES else ())
+        else:
+            fits = bool(self.layers) and min(self.layers) >= lowest
+        if not fits:
+            raise ValueError(
+                f"layers={self.layers} does not fit site={self.site!r}: hidden takes blocks from 0, attention and "
+                "attention_block from 1, each at least one; the other sites take none."
+            )
 
     def _check_weight(self, rows: int) -> None:
         shape = tuple(self.weight.shape)
@@ -175,7 +184,7 @@ class PairPlan:
         if site != self.site or (self.layers and layer not in self.layers):
             return states
         weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
-        rows = self.partner.shape[0]
+        rows = self.rows
         clean, mixed = (states[:rows], states[rows:]) if states.shape[0] > rows else (states, states)
         mixed = mix(mixed, self.partner, weight, self.inverse)
         return mixed if self.clean_weight is None else torch.cat([clean, mixed])
@@ -192,7 +201,7 @@ class PairPlan:
         mixes_inside = self.site in ("attention", "attention_block") and layer == min(self.layers)
         if self.clean_weight is not None and mixes_inside:
             hidden_states = torch.cat([hidden_states, hidden_states])
-        rows = self.partner.shape[0]
+        rows = self.rows
         own_mask = None if mask is None else mask[:rows]
         mixed_mask = self._mixed_mask(own_mask, layer)
         if mask is not None and hidden_states.shape[0] > rows:
@@ -237,6 +246,7 @@ class BatchPlan:
     # What a pair plan has and this has not: a partner's label, clean rows, an open question to the model.
     label_weight = None
     clean_weight = None
+    layers = ()
     probe = None
 
     def __post_init__(self) -> None:
@@ -246,6 +256,11 @@ class BatchPlan:
                 f"weights of shape {list(self.weights.shape)} do not fit site={self.site!r}: allowed are "
                 "[points, batch] and, at pooled, [points, batch, hidden]."
             )
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch."""
+        return self.weights.shape[1]
 
     def to(self, device: torch.device | str) -> BatchPlan:
         """The same plan on another device."""
@@ -290,7 +305,16 @@ class SpanPlan:
     label_weight: Tensor | None = None
 
     site = "input_ids"
+    layers = ()
     probe = None
+
+    def __post_init__(self) -> None:
+        _check_partner(self.partner)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch."""
+        return self.partner.shape[0]
 
     @property
     def loss_weight(self) -> float:
@@ -382,6 +406,15 @@ def _lerp_(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
         # lerp would round the weight to half precision, 0.999 to 1; both shares rounded apart lose nothing that shows.
         return start.mul_((1 - weight).to(start.dtype)).addcmul_(end, weight.to(start.dtype))
     return start.lerp_(end, weight.to(start.dtype))
+
+
+def _check_partner(partner: Tensor) -> None:
+    if partner.ndim != 1 or not len(partner) or partner.dtype != torch.int64:
+        raise ValueError(f"partner must be an int64 tensor [batch], got {partner.dtype} {list(partner.shape)}.")
+    # On a device, or inside a compiled frame, the check would wait for the values; plans are made on the CPU.
+    if partner.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not torch.equal(partner.sort().values, torch.arange(len(partner))):
+            raise ValueError(f"partner={partner.tolist()} is not a permutation of the rows: name each row once.")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -130,7 +130,9 @@ class BatchWeights:
             if name != unused and (value is None or not 0 < value < math.inf):
                 raise ValueError(f"mixup_{name}={value} is not allowed: give a finite number above 0.")
 
-    def draw(self, generator: np.random.Generator, rows: int, features: int) -> torch.Tensor:
+    def draw(
+        self, generator: np.random.Generator, rows: int, features: int, device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
         """The weights of one batch: `[points, rows, features]` for `softmax-beta`, `[points, rows]` for
         `softmax-uniform`, `[points * rows * rows, rows]` for `pairs`; float32, each summing to 1 over the rows.
         """
@@ -138,11 +140,12 @@ class BatchWeights:
             own = torch.eye(rows).repeat_interleave(rows, dim=0)
             theirs = torch.eye(rows).repeat(rows, 1)
             ratios = torch.from_numpy(generator.beta(self.alpha, self.alpha, (self.points, 1, 1)).astype(np.float32))
-            return (ratios * own + (1 - ratios) * theirs).reshape(-1, rows)
+            return (ratios * own + (1 - ratios) * theirs).reshape(-1, rows).to(device)
         shape = (self.points, rows) if self.kind == "softmax-uniform" else (self.points, rows, features)
-        # Beta(1, 1) is uniform, and a uniform number is drawn many times faster.
+        # Beta(1, 1) is uniform, and uniform numbers are drawn much faster, and where they are needed.
         if self.alpha in (None, 1):
-            draws = generator.random(shape, dtype=np.float32)
+            seeded = torch.Generator(device).manual_seed(int(generator.integers(2**62)))
+            draws = torch.rand(shape, generator=seeded, device=device)
         else:
-            draws = generator.beta(self.alpha, self.alpha, shape).astype(np.float32)
-        return torch.softmax(torch.from_numpy(draws) / self.temperature, dim=1)
+            draws = torch.from_numpy(generator.beta(self.alpha, self.alpha, shape).astype(np.float32)).to(device)
+        return torch.softmax(draws / self.temperature, dim=1)

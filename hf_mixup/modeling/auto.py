@@ -57,13 +57,13 @@ class AutoMixupModelForSequenceClassification:
         return _model_class(config).from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> MixupModel:
-        """A model with random weights.
+    def from_config(cls, config: PreTrainedConfig, **kwargs: Any) -> MixupModel:
+        """A model with random weights, with the arguments of `AutoModelForSequenceClassification.from_config`.
 
         Raises:
             ValueError: the config's family has no mixup class.
         """
-        return _model_class(config)(config)
+        return _model_class(config)._from_config(config, **kwargs)
 
 
 def _model_class(config: PreTrainedConfig) -> type[MixupModel]:

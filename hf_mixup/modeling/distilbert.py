@@ -113,7 +113,7 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
-        mixup = self._probed(inputs, mixup)
+        mixup = self._prepared(inputs, mixup)
         if mixup.site == "word_embeddings":
             inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.distilbert(**inputs, return_dict=True, mixup=mixup, **kwargs)

@@ -126,7 +126,7 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
         }
         if mixup is None:
             return super().forward(**inputs, labels=labels, **kwargs)
-        mixup = self._probed(inputs, mixup)
+        mixup = self._prepared(inputs, mixup)
         if mixup.site == "word_embeddings":
             inputs = self._mixed_word_embeddings(inputs, mixup)
         outputs = self.roberta(**inputs, return_dict=True, mixup=mixup, **kwargs)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
@@ -57,11 +58,20 @@ class MixupModel(PreTrainedModel):
         finally:
             self.__class__ = mixup_class
 
-    def _probed(self, inputs: dict[str, Tensor | None], mixup: Plan) -> Plan:
-        """The plan with the weights that its probe asks for, if it has one."""
+    def _prepared(self, inputs: dict[str, Tensor | None], mixup: Plan) -> Plan:
+        """The plan, checked against the batch and the model, with the weights that its probe asks for.
+
+        Raises:
+            ValueError: the plan is for another number of rows, or names a block that the model does not have.
+        """
+        source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
+        if mixup.rows != source.shape[0]:
+            raise ValueError(f"The plan is for {mixup.rows} rows, but the batch has {source.shape[0]}.")
+        deepest = max([*mixup.layers, 0 if mixup.probe is None else mixup.probe.layer], default=0)
+        if deepest > len(self._blocks()):
+            raise ValueError(f"The plan names block {deepest}, but the model has {len(self._blocks())}.")
         if mixup.probe is None:
             return mixup
-        source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
         tokens = inputs["attention_mask"]
         tokens = torch.ones(source.shape[:2], device=source.device).bool() if tokens is None else tokens.bool()
         return mixup.probed(self._attention_relevance(inputs, tokens, mixup.probe), tokens)
@@ -154,17 +164,28 @@ def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Te
     mixed = mixup.mix(pooled, "pooled").unsqueeze(1)
     weights = mixup.weights.to(pooled.dtype)
     weights = weights.unsqueeze(-1) if weights.ndim == 2 else weights
-    return nn.functional.linear(mixed * weights, classifier.weight)
+    scores = nn.functional.linear(mixed * weights, classifier.weight)
+    # Distributed training waits for a gradient of every parameter, also where it is 0.
+    return scores if classifier.bias is None else scores + 0 * classifier.bias
 
 
 def _one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
     """`[batch, heads, length, head size]`, of one head or of all, without computing the others."""
-    weight, bias, size = projection.weight, projection.bias, projection.out_features // heads
-    if head is not None:
+    size = projection.out_features // heads
+    if isinstance(projection.weight, DTensor):
+        raise ValueError(
+            "attentionmix reads the query and key weights of a block from outside, where FSDP has them sharded: train "
+            "without FSDP, or choose another method."
+        )
+    if head is None or type(projection) is not nn.Linear:
+        # An adapter's own forward pass (LoRA) adds to the weights, so its output is cut instead.
+        projected = projection(hidden_states).unflatten(-1, (-1, size))
+        projected = projected if head is None else projected[..., head : head + 1, :]
+    else:
         rows = slice(head * size, (head + 1) * size)
-        weight, bias = weight[rows], None if bias is None else bias[rows]
-    projected = nn.functional.linear(hidden_states, weight, bias)
-    return projected.unflatten(-1, (-1, size)).transpose(1, 2)
+        bias = None if projection.bias is None else projection.bias[rows]
+        projected = nn.functional.linear(hidden_states, projection.weight[rows], bias).unflatten(-1, (-1, size))
+    return projected.transpose(1, 2)
 
 
 @contextmanager

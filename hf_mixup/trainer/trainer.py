@@ -14,6 +14,7 @@ from hf_mixup.mixing import (
     Objective,
     PairPlan,
     Plan,
+    Ratio,
     SpanPlan,
     StepKey,
     balanced_class_weights,
@@ -39,8 +40,9 @@ class MixupTrainerMixin:
     never mix and stay those of the class it is put before.
 
     Differs from `Trainer` on purpose: the loss is the mean over all labelled rows of the accumulated batches of all
-    processes, where transformers' heads for BERT, RoBERTa and DistilBERT give gradients too large by the accumulation
-    factor; and a NaN or infinite loss or gradient stops the run before the optimizer step.
+    processes, where transformers' heads for BERT, RoBERTa and DistilBERT give gradients too large by the number of
+    accumulated batches, and of processes; and a NaN or infinite loss or gradient stops the run before the optimizer
+    step.
 
     Logged with the loss, since the last log: `mixup_lambda`, the mean label weight of the own row over all batches;
     `mixup_applied`, the share of batches that were mixed; `mixup_loss`, the mean loss of these.
@@ -66,11 +68,8 @@ class MixupTrainerMixin:
         super().__init__(model, args, *rest, **kwargs)
         # The heads accept keyword arguments but ignore num_items_in_batch, and Trainer takes the one for the other.
         self.model_accepts_loss_kwargs = False
-        self._mixup: Mixup | None = None
-        self._objective: Objective | None = None
-        self._non_finite = torch.zeros((), device=self.args.device)
-        self._mixup_log = _MixupLog()
         self._label_gate: LabelGate | None = None
+        self._start_anew()
         self._current_mixup()
         if self.args.parse_class_weights() is not None:
             if self.compute_loss_func is not None:
@@ -78,6 +77,14 @@ class MixupTrainerMixin:
                     "class_weights have no effect on a compute_loss_func of your own: weigh the classes there."
                 )
             self._class_weights()
+
+    def _start_anew(self) -> None:
+        """Forget what belongs to one training run; options and model may be others in the next."""
+        self._mixup: Mixup | None = None
+        self._mixup_model: nn.Module | None = None
+        self._objective: Objective | None = None
+        self._non_finite = torch.zeros((), device=self.args.device)
+        self._mixup_log = _MixupLog()
 
     # ---- Plans ----
 
@@ -89,7 +96,7 @@ class MixupTrainerMixin:
                 f"each GPU with `torchrun --nproc_per_node {self.args.n_gpu} YOUR_SCRIPT ...` or "
                 "`accelerate launch YOUR_SCRIPT ...`, or show it one GPU with CUDA_VISIBLE_DEVICES=0."
             )
-        self._mixup_log = _MixupLog()
+        self._start_anew()
         return super().train(*args, **kwargs)
 
     def get_batch_samples(
@@ -100,6 +107,7 @@ class MixupTrainerMixin:
         if self._label_gate is not None:
             # Trainer clears the gradients of the model after a step; the gate is not in it.
             self._label_gate.zero_grad()
+        self._record_mixup()
         planned = []
         for micro, batch in enumerate(batches):
             if "labels" not in batch:
@@ -120,7 +128,7 @@ class MixupTrainerMixin:
     def _current_mixup(self) -> Mixup:
         """The method of the arguments as they stand now: hyperparameter search changes them between trials."""
         method = self.args.mixup()
-        if self._mixup is None or self._mixup.method != method:
+        if self._mixup is None or self._mixup.method != method or self._mixup_model is not self.model:
             mixup_model = next((module for module in self.model.modules() if isinstance(module, MixupModel)), None)
             if method.site is not None and mixup_model is None:
                 raise ValueError(
@@ -132,10 +140,18 @@ class MixupTrainerMixin:
                     f"mixup_updates={method.updates} makes several updates of a batch, gradient_accumulation_steps="
                     f"{self.args.gradient_accumulation_steps} one update of several batches: set one of the two to 1."
                 )
-            self._mixup = self._new_mixup(method)
-        if method.site is not None:
-            self._config().mixup = self._mixup.settings()
+            if self.compute_loss_func is not None:
+                _check_loss_func(method)
+            self._mixup, self._mixup_model = self._new_mixup(method), self.model
         return self._mixup
+
+    def _record_mixup(self) -> None:
+        """Note in the config how the model is trained: now, whatever an earlier training noted there."""
+        config, mixup = self._config(), self._current_mixup()
+        if mixup.method.site is not None:
+            config.mixup = mixup.settings()
+        elif hasattr(config, "mixup"):
+            del config.mixup
 
     def _new_mixup(self, method: Method) -> Mixup:
         if method.site is None:
@@ -195,17 +211,7 @@ class MixupTrainerMixin:
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
 
-    def _custom_loss(self, outputs: Any, labels: Tensor, plan: Plan, num_items: Tensor | int | None) -> Tensor:
-        if plan.weight is None or plan.weight.ndim:
-            raise ValueError(
-                "compute_loss_func returns one number for the batch, but lambda is drawn for every row: "
-                "set mixup_per_sample to false, or leave compute_loss_func out."
-            )
-        if plan.clean_weight is not None or not isinstance(plan, PairPlan):
-            raise ValueError(
-                "compute_loss_func takes one row for each label: set mixup_clean to none or alternate and choose a "
-                "method that mixes pairs, or leave compute_loss_func out."
-            )
+    def _custom_loss(self, outputs: Any, labels: Tensor, plan: PairPlan, num_items: Tensor | int | None) -> Tensor:
         share = outputs.label_weight[0]
         own = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
         theirs = self.compute_loss_func(outputs, labels.index_select(0, plan.partner), num_items_in_batch=num_items)
@@ -266,7 +272,7 @@ class MixupTrainerMixin:
             raise ValueError(
                 f"class_weights has {len(weights)} numbers, but the model has {num_labels} classes: give one each."
             )
-        return torch.tensor(weights, dtype=torch.float32)
+        return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
 
     def _config(self) -> Any:
         model = next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
@@ -276,20 +282,24 @@ class MixupTrainerMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As `Trainer.create_optimizer`; also trains the gate of a learned label weight."""
+        learned = self.args.mixup().label_weight == "learned"
         is_new = self.optimizer is None
+        if learned and not is_new and self._label_gate is None:
+            raise ValueError(
+                "mixup_label_weight='learned' trains a gate beside the model, which an optimizer of your own does not "
+                "know: leave optimizers out, or choose another mixup_label_weight."
+            )
         super().create_optimizer(*args, **kwargs)
-        if is_new:
-            self._label_gate = None
-        if is_new and self.args.mixup().label_weight == "learned":
+        if is_new and learned:
             self._label_gate = LabelGate(self._config().hidden_size).to(self.args.device)
             self.optimizer.add_param_group({"params": list(self._label_gate.parameters()), "weight_decay": 0.0})
-            if self.args.world_size > 1:
-                for parameter in self._label_gate.parameters():
-                    parameter.register_post_accumulate_grad_hook(self._average_over_processes)
         return self.optimizer
 
-    def _average_over_processes(self, parameter: nn.Parameter) -> None:
-        parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+    def _average_gate_gradients(self) -> None:
+        """What distributed training does for the model; every process takes part, also one that mixed nothing."""
+        for parameter in self._label_gate.parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(gradient, "mean")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -301,44 +311,53 @@ class MixupTrainerMixin:
         if self._label_gate is not None and checkpoint is not None:
             self._label_gate.load(checkpoint)
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
         """As `Trainer.training_step`, but for methods that make several updates, or two passes, of a batch."""
         for update in range(1, self._current_mixup().method.updates):
-            self._one_pass_or_two(model, inputs, *args, **kwargs)
+            self._one_pass_or_two(model, inputs, num_items_in_batch)
             grad_norm = self._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
             self._get_grad_norm(model, grad_norm=grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             inputs = self._with_plan(inputs, micro=update)
-        return self._one_pass_or_two(model, inputs, *args, **kwargs)
+            if self.compute_loss_func is None:
+                num_items_in_batch = self._group_weight([inputs])
+        return self._one_pass_or_two(model, inputs, num_items_in_batch)
 
-    def _one_pass_or_two(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def _one_pass_or_two(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
         plan = inputs.get(PLAN)
         if isinstance(plan, SpanPlan):
-            loss = self._two_passes(model, inputs, plan, *args, **kwargs)
+            loss = self._two_passes(model, inputs, plan, num_items_in_batch)
         else:
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         # A sum that meets a NaN or an infinity never becomes 0 again.
         self._non_finite = self._non_finite + 0 * loss
         return loss
 
     def _two_passes(
-        self, model: nn.Module, inputs: dict[str, Any], plan: SpanPlan, *args: Any, **kwargs: Any
+        self, model: nn.Module, inputs: dict[str, Any], plan: SpanPlan, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
         """Train the clean rows, read the saliency of their tokens off that backward pass, train the mixed rows."""
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         tap = torch.zeros(*ids.shape, self._config().hidden_size, device=ids.device, requires_grad=True)
         # The gradients of both passes are summed before processes exchange them, once.
         with self.accelerator.no_sync(model):
-            clean_loss = super().training_step(model, {**inputs, PLAN: plan.tapped(tap)}, *args, **kwargs)
+            clean_loss = super().training_step(model, {**inputs, PLAN: plan.tapped(tap)}, num_items_in_batch)
+        self._mixup_log.add_clean(clean_loss)
         mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
-        return clean_loss + super().training_step(model, mixed_inputs, *args, **kwargs)
+        return clean_loss + super().training_step(model, mixed_inputs, num_items_in_batch)
 
     # ---- Guard and log ----
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
+        if self._label_gate is not None and self.args.world_size > 1:
+            self._average_gate_gradients()
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         flag = self._non_finite
         # Under the float16 scaler an infinite gradient is routine: it skips the step and lowers the scale.
@@ -356,7 +375,7 @@ class MixupTrainerMixin:
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As `Trainer.log`; adds what was mixed since the last training log."""
         if "loss" in logs and self.args.mixup_method != "none":
-            logs.update(self._mixup_log.summary(self.accelerator.gather))
+            logs.update(self._mixup_log.summary(self.accelerator.gather, self.args.device))
             self._mixup_log = _MixupLog()
         super().log(logs, *args, **kwargs)
 
@@ -375,6 +394,19 @@ class MixupTrainer(MixupTrainerMixin, Trainer):
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
         >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
     """
+
+
+def _check_loss_func(method: Method) -> None:
+    """A loss function returns one number for the batch, so all its rows must have one lambda and one label each."""
+    if method.site is None:
+        return
+    one_lambda = isinstance(method.ratio, Ratio) and not method.per_sample and not method.per_feature
+    if not one_lambda or method.clean == "average":
+        raise ValueError(
+            f"compute_loss_func returns one number for the batch, which mixup_method={method.name!r} as it is set "
+            "cannot weigh: it goes with methods that draw one lambda for a batch of mixed rows (no mixup_per_sample, "
+            "no mixup_clean='average'); choose such a one, or leave compute_loss_func out."
+        )
 
 
 def _special_ids(tokenizer: Any) -> list[int]:
@@ -408,12 +440,15 @@ class _MixupLog:
             self.mixed += 1
             self.loss_sum = self.loss_sum + loss.detach()
 
+    def add_clean(self, loss: Tensor) -> None:
+        """The part of clean rows that went through the model before the mixed ones of the same batch."""
+        self.loss_sum = self.loss_sum + loss.detach()
+
     def last_lambda(self) -> float:
         return 1.0 if self.label_weight is None else self.label_weight.float().mean().item()
 
-    def summary(self, gather: Any) -> dict[str, float]:
+    def summary(self, gather: Any, device: torch.device) -> dict[str, float]:
         """The means over the batches of all processes."""
-        device = self.loss_sum.device if isinstance(self.loss_sum, Tensor) else None
         sums = [self.batches, self.mixed, self.lambdas, float(self.lambda_sum), float(self.loss_sum)]
         batches, mixed, lambdas, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
         summary = {"mixup_applied": mixed / batches} if batches else {}

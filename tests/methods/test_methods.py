@@ -172,9 +172,9 @@ def test_nonlinear_draws_a_weight_for_every_feature():
 
 
 def test_alternate_tosses_a_coin_and_average_trains_both():
-    alternate = METHODS["embedmix"].with_options(clean="alternate")
-    assert alternate.prob == 0.5
-    assert METHODS["embedmix"].with_options(clean="alternate", prob=0.2).prob == 0.2
+    for prob in (None, 0.4):
+        drawn = plans("embedmix", clean="alternate", prob=prob, ratio="constant", lam=0.6)
+        assert sum(plan is not None for plan in drawn) / 2000 == pytest.approx((prob or 1) / 2, abs=0.03)
     plan = plans("embedmix", count=1, clean="average", clean_weight=0.3, ratio="constant", lam=0.6)[0]
     assert plan.clean_weight == 0.3
 

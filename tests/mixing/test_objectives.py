@@ -203,6 +203,21 @@ def test_a_mixed_batch_weighs_the_cross_entropy_to_every_label(batch, smoothing,
     torch.testing.assert_close(objective.weights(given_labels, BatchPlan(weights)).double(), totals, atol=1e-6, rtol=0)
 
 
+def test_the_dot_product_loss_weighs_points_by_their_labelled_rows():
+    scores = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], dtype=torch.float64)
+    labels = torch.tensor([1, -100, 3])
+    class_weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    losses, totals = Objective(SINGLE, class_weights)(scores, labels, BatchPlan(weights, dot_product=True))
+    for point in range(2):
+        dot = scores[point, 0, 1] + scores[point, 2, 3]
+        total = 2 * weights[point, 0] + 4 * weights[point, 2]
+        assert totals[point].item() == pytest.approx(total.item())
+        assert losses[point].item() == pytest.approx(total.item() * math.log(1 + math.exp(-dot)))
+    with pytest.raises(ValueError, match="Label smoothing has no meaning for the dot-product loss"):
+        Objective(SINGLE, label_smoothing=0.1)(scores, labels, BatchPlan(weights, dot_product=True))
+
+
 def test_whole_batches_are_for_single_labels():
     for problem_type, labels in ((MULTI, torch.ones(2, 3)), (REGRESSION, torch.ones(2))):
         with pytest.raises(ValueError, match=f"has no meaning for {problem_type}"):

@@ -175,10 +175,16 @@ def test_skip_mixes_only_where_both_rows_have_a_token():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"site": "attentions"}, "site='attentions' is unknown: choose one of input_ids, word_embeddings, embeddings"),
+        ({"site": "attentions"}, "site='attentions' is unknown: choose one of word_embeddings, embeddings"),
         ({"attention_mask": "ones"}, "attention_mask='ones' is unknown: choose one of own, union, intersection"),
-        ({"layers": ()}, "need at least one layer"),
+        ({"site": "input_ids"}, "site='input_ids' is unknown"),
+        ({"layers": ()}, "does not fit site='attention'"),
+        ({"layers": (0,)}, "does not fit site='attention': hidden takes blocks from 0, attention and"),
+        ({"site": "embeddings", "layers": (3,)}, "does not fit site='embeddings'"),
+        ({"site": "hidden", "layers": (-1,)}, "does not fit site='hidden'"),
         ({"site": "pooled"}, "does not fit site='pooled'"),
+        ({"partner": torch.tensor([0, 0])}, "is not a permutation of the rows"),
+        ({"weight": None}, "either a weight or a probe"),
         ({"partner": torch.tensor([0.0, 1.0])}, "partner must be an int64 tensor"),
         ({"weight": torch.ones(2)}, "weight of shape \\[2\\] does not fit"),
         ({"weight": torch.ones(2, 3, 4)}, "does not fit"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -109,7 +110,8 @@ def test_softmax_weights_are_the_softmax_of_the_draws():
         weights = BatchWeights("softmax-uniform", points=3, temperature=temperature).draw(
             np.random.default_rng(5), 4, 9
         )
-        draws = np.random.default_rng(5).random((3, 4), dtype=np.float32) / temperature
+        seed = int(np.random.default_rng(5).integers(2**62))
+        draws = torch.rand(3, 4, generator=torch.Generator().manual_seed(seed)).numpy() / temperature
         np.testing.assert_allclose(weights, np.exp(draws) / np.exp(draws).sum(axis=1, keepdims=True), rtol=1e-5)
         assert (weights.amax(dim=1) / weights.amin(dim=1)).max() <= np.exp(1 / temperature)
     beta = BatchWeights("softmax-beta", points=3, alpha=0.3, temperature=1.0).draw(np.random.default_rng(5), 4, 2)

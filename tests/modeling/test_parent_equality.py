@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 from transformers.utils import find_labels
 
 from hf_mixup import AutoMixupModelForSequenceClassification
-from hf_mixup.mixing import PairPlan
+from hf_mixup.mixing import BatchPlan, PairPlan
 from tests.tiny import MIXUP_CLASSES, PARENTS, same_weights, tiny_batch, tiny_config, tiny_model
 
 PLAN = PairPlan(torch.tensor([1, 2, 3, 4, 0]), torch.tensor(0.8), "attention", layers=(1, 2, 3))
@@ -62,7 +62,8 @@ def test_the_auto_class_finds_the_family(family, tmp_path):
         tmp_path, config=AutoConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b", 2: "c"})
     )
     assert given.config.id2label[2] == "c"
-    assert type(AutoMixupModelForSequenceClassification.from_config(tiny_config(family))) is MIXUP_CLASSES[family]
+    eager = AutoMixupModelForSequenceClassification.from_config(tiny_config(family), attn_implementation="eager")
+    assert type(eager) is MIXUP_CLASSES[family] and eager.config._attn_implementation == "eager"
 
 
 def test_an_unknown_family_is_an_error_that_lists_the_supported():
@@ -85,6 +86,16 @@ def test_trainer_sees_the_parents_signature(family, tmp_path):
 def test_labels_do_not_go_with_a_plan(family):
     with pytest.raises(ValueError, match="leave them out of the mixed forward pass"):
         tiny_model(family)(**tiny_batch(family), labels=torch.tensor([0, 1, 2, 1, 0]), mixup=PLAN)
+
+
+def test_a_plan_for_another_batch_or_model_is_refused(family):
+    model, batch = tiny_model(family), tiny_batch(family)
+    with pytest.raises(ValueError, match="The plan is for 2 rows, but the batch has 5"):
+        model(**batch, mixup=PairPlan(torch.tensor([1, 0]), torch.tensor(0.5), "pooled"))
+    with pytest.raises(ValueError, match="The plan is for 4 rows, but the batch has 5"):
+        model(**batch, mixup=BatchPlan(torch.full((3, 4), 0.25)))
+    with pytest.raises(ValueError, match="The plan names block 4, but the model has 3"):
+        model(**batch, mixup=PairPlan(PLAN.partner, PLAN.weight, "attention", layers=(4,)))
 
 
 def test_the_output_as_a_tuple(family):

@@ -22,7 +22,11 @@ def run(folder, processes, rows, batch, *options):
         launcher += [str(WORKER)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, str(folder), str(rows), str(batch), *options], env=environment, capture_output=True, text=True
+        [*launcher, str(folder), str(rows), str(batch), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
@@ -52,3 +56,13 @@ def test_processes_draw_their_own_plans_and_survive_uneven_last_batches(tmp_path
     assert len(both) >= 3 and all(a[0] != b[0] for a, b in both)
     mean = np.mean([plan[0] if plan else 1.0 for plan in one["plans"][:1] + two["plans"][:1]])
     assert one["log"][0]["mixup_lambda"] == pytest.approx(mean, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["nonlinear", "batchmixup"])
+def test_processes_of_which_one_mixes_and_one_does_not_stay_together(tmp_path, method):
+    options = [f"mixup_method={method}", "mixup_prob=0.5", "mixup_stop=1.0", "max_steps=8"]
+    if method == "nonlinear":
+        options.append("mixup_label_weight=learned")
+    one, two = run(tmp_path / "mixed", 2, 32, 4, *options)
+    assert one["weights"] == two["weights"]
+    assert any((a is None) != (b is None) for a, b in zip(one["plans"], two["plans"], strict=True))

@@ -158,6 +158,7 @@ def test_ssmix_swaps_by_the_gradient_of_the_clean_rows(family, tmp_path, checkpo
     loss = reference.pairwise_loss(logits, labels.tolist(), partner, [13 / 14] * 4) / 2
     loss.backward()
     assert logged(trainer, "loss")[0] == pytest.approx((clean + loss).item(), abs=1e-6)
+    assert logged(trainer, "mixup_loss") == pytest.approx(logged(trainer, "loss"))
     assert logged(trainer, "mixup_lambda")[0] == pytest.approx(13 / 14)
     for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -210,6 +211,43 @@ def test_a_learned_label_weight_is_trained_beside_the_model_and_resumed(tmp_path
     (checkpoint / "label_gate.safetensors").unlink()
     with pytest.raises(ValueError, match="has no label_gate.safetensors"):
         train(tmp_path / "cut", **options, resume=str(checkpoint))
+
+
+def test_every_update_is_weighed_by_its_own_rows(tmp_path):
+    options = {"mixup_method": "batchmixup-code", "mixup_points": 40, "mixup_prob": 0.5, "mixup_updates": 2}
+    trainer = train(tmp_path, per_device_train_batch_size=4, max_steps=12, mixup_stop=1.0, **options)
+    # A step of the wrong weight has ten times the loss.
+    assert max(logged(trainer, "loss")) < 4
+
+
+def test_a_trainer_starts_anew_after_a_loss_that_was_not_finite(tmp_path):
+    model = tiny_model("bert")
+    options = {"max_steps": 2, "disable_tqdm": True, "use_cpu": True, **STRONG}
+    arguments = MixupTrainingArguments(output_dir=str(tmp_path), **options)
+    trainer = MixupTrainer(model, arguments, train_dataset=tiny_dataset())
+    broken = model.classifier.weight.data.clone()
+    model.classifier.weight.data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError):
+        trainer.train()
+    model.classifier.weight.data.copy_(broken)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_a_learned_label_weight_wants_the_trainers_optimizer(tmp_path):
+    model = tiny_model("bert")
+    options = {"mixup_method": "nonlinear", "mixup_label_weight": "learned"}
+    own = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="an optimizer of your own does not know"):
+        train(tmp_path, model, trainer_options={"optimizers": (own, None)}, **options)
+
+
+def test_a_plain_run_forgets_how_an_earlier_one_mixed(tmp_path):
+    model = tiny_model("bert")
+    train(tmp_path, model, **STRONG)
+    assert model.config.mixup["method"] == "amplify"
+    train(tmp_path, model)
+    assert not hasattr(model.config, "mixup")
 
 
 def test_plain_training_asks_nothing_of_the_config(tmp_path):
@@ -408,12 +446,21 @@ def test_a_loss_function_of_ones_own_is_called_for_both_labels(tmp_path, accumul
     assert logged(own, "mixup_applied") == logged(ours, "mixup_applied")
     np.testing.assert_allclose(logged(own, "loss"), logged(ours, "loss"), rtol=1e-5)
     np.testing.assert_allclose(logged(own, "grad_norm"), logged(ours, "grad_norm"), rtol=1e-4)
-    with pytest.raises(ValueError, match="set mixup_per_sample to false"):
-        train(
-            tmp_path,
-            trainer_options={"compute_loss_func": mean_cross_entropy},
-            **{**options, "mixup_per_sample": True},
-        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**STRONG, "mixup_per_sample": True},
+        {**STRONG, "mixup_clean": "average"},
+        {"mixup_method": "batchmixup-code"},
+        {"mixup_method": "nonlinear"},
+    ],
+    ids=str,
+)
+def test_a_loss_function_that_could_not_weigh_the_rows_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="compute_loss_func returns one number for the batch"):
+        train(tmp_path, trainer_options={"compute_loss_func": mean_cross_entropy}, **options)
 
 
 def test_the_mixin_gives_a_trainer_of_ones_own_mixup(tmp_path):

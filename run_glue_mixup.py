@@ -18,12 +18,16 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pickle import UnpicklingError
 
 import datasets
 import numpy as np
 import transformers
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -58,7 +62,8 @@ from hf_mixup.glue.loading import (
     load_local_split,
     split_off_validation,
 )
-from hf_mixup.glue.metrics import load_metric, scores_to_predictions
+from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
+from hf_mixup.glue.options import check_best_metric, check_label_options, check_model_options, check_ranges
 from hf_mixup.glue.tasks import TASKS, get_task
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
 from hf_mixup.trainer import MixupTrainer, MixupTrainingArguments, NonFiniteLossError
@@ -154,10 +159,12 @@ class DataTrainingArguments:
     def __post_init__(self) -> None:
         if self.task_name is not None:
             self.task_name = get_task(self.task_name).name
-        for name in ("max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples"):
+        # The shortest text has one token between two special ones.
+        lowest = {"max_seq_length": 3, "max_train_samples": 1, "max_eval_samples": 1, "max_predict_samples": 1}
+        for name, limit in lowest.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} should be at least 1, got {value}")
+            if value is not None and value < limit:
+                raise UsageError(f"--{name} should be at least {limit}, got {value}")
         if self.validation_split is not None and not 0 < self.validation_split < 1:
             raise UsageError(f"--validation_split should be above 0 and below 1, got {self.validation_split}")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
@@ -208,8 +215,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     (model_args, data_args, training_args), notices = parse_arguments(
         sys.argv[1:] if argv is None else argv, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
     )
+    check_ranges(training_args)
     check_request(data_args, training_args)
-    check_model_folder(model_args.model_name_or_path, model_args.config_name)
+    check_model_folder(model_args.model_name_or_path, model_args.config_name, model_args.tokenizer_name)
     check_output_dir(training_args.output_dir)
     checkpoint = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
 
@@ -239,6 +247,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     else:
         config = load_config(model_args, num_labels=None)
         labels = labels_of_model(config, data_args.label_columns, task)
+    check_label_options(labels.kind, labels.num_labels, training_args)
 
     # Which splits are used, and how many rows of each: MNLI has two for validation and two for test.
     train_names = require_splits(splits, "train", "--do_train") if training_args.do_train else []
@@ -256,6 +265,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     logger.info(f"Texts are read from {listed(text_columns)}, labels ({labels.kind}) from {listed(labels.columns)}.")
 
     config = config or load_config(model_args, labels.num_labels)
+    check_model_options(config, training_args)
     ordered = in_order_of_model(labels, config)
     if ordered.names != labels.names:
         labels = ordered
@@ -265,10 +275,30 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         config.id2label = dict(enumerate(labels.names))
     config.problem_type = labels.problem_type
 
+    metric = load_metric(
+        labels.kind, labels.num_labels, data_args.task_name, data_args.metric_name, model_args.cache_dir
+    )
+
+    # Change this function to report other numbers: it gets the model's outputs and the labels of all rows.
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        references = prediction.label_ids
+        if not training_args.eval_do_concat_batches:
+            references = np.concatenate(references, axis=0)
+        predictions = scores_to_predictions(labels.kind, model_scores(prediction.predictions))
+        result = metric.compute(predictions=predictions, references=references)
+        if data_args.task_name is not None and len(result) > 1:
+            result["combined_score"] = float(np.mean(list(result.values())))
+        return result
+
+    check_best_metric(
+        compute_metrics(made_up_outputs(labels.kind, labels.num_labels, training_args.eval_do_concat_batches)),
+        training_args,
+    )
+
     tokenizer, model = load_tokenizer_and_model(model_args, training_args, config)
 
     # From texts to tokens.
-    max_seq_length = usable_length(data_args.max_seq_length, tokenizer, model)
+    max_seq_length = usable_length(data_args.max_seq_length, tokenizer, model, len(text_columns))
     padding = "max_length" if data_args.pad_to_max_length else False
 
     def tokenize(rows: dict[str, list[str]]) -> dict[str, list]:
@@ -298,21 +328,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if train_dataset is not None:
         for index in random.sample(range(len(train_dataset)), min(3, len(train_dataset))):
             logger.info(f"Sample {index} of the training set: {train_dataset[index]}.")
-
-    metric = load_metric(
-        labels.kind, labels.num_labels, data_args.task_name, data_args.metric_name, model_args.cache_dir
-    )
-
-    # Change this function to report other numbers: it gets the model's outputs and the labels of all rows.
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        references = prediction.label_ids
-        if not training_args.eval_do_concat_batches:
-            references = np.concatenate(references, axis=0)
-        predictions = scores_to_predictions(labels.kind, model_scores(prediction.predictions))
-        result = metric.compute(predictions=predictions, references=references)
-        if data_args.task_name is not None and len(result) > 1:
-            result["combined_score"] = float(np.mean(list(result.values())))
-        return result
 
     # Texts that are padded already need no padding; else None lets the trainer pad each batch to its longest text.
     if data_args.pad_to_max_length:
@@ -413,6 +428,11 @@ def check_request(data_args: DataTrainingArguments, training_args: MixupTraining
             "--early_stopping_patience compares evaluations during training; "
             "add --eval_strategy epoch --save_strategy epoch --load_best_model_at_end"
         )
+    if training_args.mixup().updates > 1 and training_args.gradient_accumulation_steps > 1:
+        raise UsageError(
+            "--mixup_updates makes several updates of a batch and --gradient_accumulation_steps one update of several "
+            "batches; set one of the two to 1"
+        )
     if training_args.do_train and training_args.n_gpu > 1 and training_args.mixup().site is not None:
         raise UsageError(
             f"one process cannot mix on {training_args.n_gpu} GPUs; start the script with "
@@ -491,6 +511,8 @@ def load_config(model_args: ModelArguments, num_labels: int | None) -> PreTraine
     outputs = {} if num_labels is None else {"num_labels": num_labels}
     try:
         return AutoConfig.from_pretrained(name, **outputs, **hub_options(model_args))
+    except StrictDataclassError as error:
+        raise UsageError(f"the configuration of {name} could not be loaded: {as_one_line(error)}") from error
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"the configuration of {name} could not be loaded: {first_line(error)}") from error
 
@@ -522,33 +544,39 @@ def load_tokenizer_and_model(
     model_args: ModelArguments, training_args: MixupTrainingArguments, config: PreTrainedConfig
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load both. The model is one that can mix if a mixup method is chosen, else transformers' own."""
+    name = model_args.model_name_or_path
+    tokenizer_name = model_args.tokenizer_name or name
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            model_args.tokenizer_name or model_args.model_name_or_path,
+            tokenizer_name,
             use_fast=model_args.use_fast_tokenizer,
             **hub_options(model_args),
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"the tokenizer could not be loaded: {first_line(error)}") from error
+        raise UsageError(f"the tokenizer of {tokenizer_name} could not be loaded: {first_line(error)}") from error
+    options = {"pretrained_model_name_or_path": name, "config": config, **hub_options(model_args)}
     mixes = training_args.mixup().site is not None
     auto_class = AutoMixupModelForSequenceClassification if mixes else AutoModelForSequenceClassification
     try:
-        model = auto_class.from_pretrained(
-            model_args.model_name_or_path,
-            config=config,
-            ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
-            **hub_options(model_args),
-        )
+        model = auto_class.from_pretrained(**options, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes)
     except (OSError, ValueError) as error:
-        name = model_args.model_name_or_path
         raise UsageError(f"the model {name} could not be loaded: {first_line(error)}") from error
-    except RuntimeError as error:
-        if "size" not in str(error):
-            raise
+    except KeyError as error:
         raise UsageError(
-            f"the classifier of {model_args.model_name_or_path} does not fit {config.num_labels} outputs; "
-            "add --ignore_mismatched_sizes to start a new one"
+            f"the model {name} could not be loaded: its configuration holds the unknown {error}"
         ) from error
+    except (SafetensorError, UnpicklingError, EOFError) as error:
+        raise UsageError(f"the model {name} could not be loaded: its weights are damaged; copy them anew") from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" in str(error):
+            raise UsageError(
+                f"the model {name} could not be loaded: its weights are damaged; copy them anew"
+            ) from error
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        model, info = auto_class.from_pretrained(**options, ignore_mismatched_sizes=True, output_loading_info=True)
+        raise UsageError(mismatch_sentence(name, model, info["mismatched_keys"])) from error
+    check_tokenizer(tokenizer, model, tokenizer_name)
     # Decoders often have no token to pad with.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -557,8 +585,45 @@ def load_tokenizer_and_model(
     return tokenizer, model
 
 
-def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """Return --max_seq_length, or what tokenizer and model can take if that is less."""
+def mismatch_sentence(name: str, model: PreTrainedModel, mismatched: Iterable[tuple]) -> str:
+    """Say which saved tensors have another size than the configuration wants, and what helps."""
+    tensors = sorted((key, list(saved), list(wanted)) for key, saved, wanted in mismatched)
+    body = [entry for entry in tensors if entry[0].startswith(f"{model.base_model_prefix}.")]
+    if not body:
+        return (
+            f"the classifier of {name} does not fit {model.config.num_labels} outputs; "
+            "add --ignore_mismatched_sizes to start a new one"
+        )
+    shown = listed((f"{key} ({saved} saved, {wanted} wanted)" for key, saved, wanted in body), limit=2)
+    return f"the weights of {name} do not fit its configuration: {shown}; mend config.json or give --config_name"
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """Check that a tokenizer has words, and that the model knows all of its tokens.
+
+    Raises:
+        UsageError: if not.
+    """
+    # Where the files of a tokenizer are missing, transformers makes one that has nothing but special tokens.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UsageError(f"the tokenizer of {name} has no words, its vocabulary is missing; give --tokenizer_name")
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    if rows is not None and len(tokenizer) > rows:
+        raise UsageError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, but the model has embeddings for {rows}; "
+            "give the tokenizer that the model was trained with, with --tokenizer_name"
+        )
+
+
+def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: int) -> int:
+    """Return --max_seq_length, or what tokenizer and model can take if that is less.
+
+    Raises:
+        UsageError: if that leaves no token for each of the one or two texts of a row.
+    """
+    lowest = texts + tokenizer.num_special_tokens_to_add(pair=texts == 2)
+    if wanted < lowest:
+        raise UsageError(f"--max_seq_length {wanted} leaves no token for each text; give at least {lowest}")
     limit = min(tokenizer.model_max_length, longest_input(model) or wanted)
     if wanted > limit:
         logger.warning(f"--max_seq_length {wanted} is more than the model can take, {limit} is used instead.")

@@ -141,7 +141,7 @@ def minilm_folder() -> Path:
 
 def _demo(options: argparse.Namespace, console: Console) -> None:
     model = options.model or str(minilm_folder())
-    check_model_folder(model, None)
+    check_model_folder(model, None, None)
     data = generate(options.seed)
     output_dir: Path = options.output_dir
     _claim(output_dir)

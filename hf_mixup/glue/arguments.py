@@ -103,7 +103,10 @@ def _read_config(path: str) -> dict[str, Any]:
         content = json.loads(text) if path.lower().endswith(".json") else yaml.safe_load(text)
     except OSError as error:
         raise UsageError(f"the file of settings {path} cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"the file of settings {path} is not valid: {error.problem}{where}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"the file of settings {path} is not valid: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"the file of settings {path} should hold one mapping of flag names to values")
@@ -119,6 +122,8 @@ def _config_to_argv(path: str, parser: _Parser) -> list[str]:
         if key == "config" or (action is None and legacy is None):
             guess = nearest(str(key), [flag[2:] for flag in parser.flags()] + list(LEGACY_FLAGS))
             hint = f"; did you mean {guess}?" if guess else ""
+            if isinstance(value, dict):
+                hint = "; keys are flat, such as mixup_alpha"
             raise UsageError(f"{path} has the key {key}, which is no flag of this script{hint}")
         if value is not None:
             argv += _flag_tokens(key, value, action)

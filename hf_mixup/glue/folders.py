@@ -11,14 +11,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_mixup.glue.errors import UsageError, listed
 
-_RESULT_FILES = {
-    "all_results.json",
-    "eval_results.json",
-    "train_results.json",
-    "trainer_state.json",
-    "training_args.bin",
-}
-_RUN_PATTERN = re.compile(r"checkpoint-\d+|predict_results_.*\.txt")
+_RESULT_FILES = ("all_results.json", "eval_results.json", "train_results.json")
+_RUN_PATTERN = re.compile(r"checkpoint-\d+|predict_results_.*\.txt|trainer_state\.json|training_args\.bin")
 # A run that is stopped before its first checkpoint leaves nothing but TensorBoard's folder.
 _LOG_FOLDERS = {"runs"}
 _WEIGHT_FILES = (
@@ -28,24 +22,41 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
     "adapter_config.json",
 )
+# Sharded training writes its weights into folders.
+_CHECKPOINT_WEIGHTS = (*_WEIGHT_FILES, "pytorch_model_fsdp*", "global_step*")
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 
 def check_output_dir(path: str) -> None:
     """Check that a run may write into a folder: it does not exist, is empty, or holds an earlier run of the script.
 
     Raises:
-        UsageError: if it is a file, or holds something else.
+        UsageError: if it is a file, holds something else, or holds results that cannot be read.
     """
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output_dir {path} is a file; give a new or empty folder")
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    is_run = names & _RESULT_FILES or any(_RUN_PATTERN.fullmatch(name) for name in names) or names <= _LOG_FOLDERS
-    if not is_run:
+    results = {name: _json_object(folder / name) for name in _RESULT_FILES if name in names}
+    # Other programs write files of these names too.
+    is_results = any(key.startswith(("train_", "eval_")) for content in results.values() for key in content or ())
+    if not (is_results or any(_RUN_PATTERN.fullmatch(name) for name in names) or names <= _LOG_FOLDERS):
         raise UsageError(
             f"--output_dir {path} is not empty and holds something else than a run of this script "
             f"({listed(sorted(names), limit=3)}); give a new or empty folder"
         )
+    # The results of this run are added to that file.
+    if results.get("all_results.json", {}) is None:
+        raise UsageError(f"--output_dir {path} has an all_results.json that cannot be read; delete it")
+
+
+def _json_object(file: Path) -> dict | None:
+    """Read a JSON object; None if the file is empty, broken or something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def find_checkpoint(resume_from: str | None, output_dir: str) -> str | None:
@@ -59,7 +70,7 @@ def find_checkpoint(resume_from: str | None, output_dir: str) -> str | None:
         The folder of the checkpoint, or None for a fresh start.
 
     Raises:
-        UsageError: if there is no checkpoint there.
+        UsageError: if there is no checkpoint there, or it lacks its state or its weights.
     """
     if resume_from is None or resume_from.lower() == "false":
         return None
@@ -70,21 +81,36 @@ def find_checkpoint(resume_from: str | None, output_dir: str) -> str | None:
                 f"--resume_from_checkpoint true finds no checkpoint in {output_dir}; leave it out to start afresh, "
                 "or give the folder of a checkpoint"
             )
-        return last
+        resume_from = last
     folder = Path(resume_from)
     if not (folder / "trainer_state.json").is_file():
         raise UsageError(
-            f"--resume_from_checkpoint {resume_from} is no folder of a checkpoint (there is no trainer_state.json); "
+            f"--resume_from_checkpoint: {resume_from} is no folder of a checkpoint (there is no trainer_state.json); "
             "give a folder such as output/checkpoint-500, or true for the last one"
+        )
+    if _json_object(folder / "trainer_state.json") is None:
+        raise UsageError(
+            f"--resume_from_checkpoint: the trainer_state.json of {resume_from} cannot be read; "
+            "give the folder of an earlier checkpoint"
+        )
+    if not any(any(folder.glob(name)) for name in _CHECKPOINT_WEIGHTS):
+        raise UsageError(
+            f"--resume_from_checkpoint: {resume_from} has no weights (there is no model.safetensors); "
+            "give the folder of an earlier checkpoint"
         )
     return resume_from
 
 
-def check_model_folder(name_or_path: str, config_name: str | None) -> None:
+def check_model_folder(name_or_path: str, config_name: str | None, tokenizer_name: str | None) -> None:
     """Check that a local model folder holds a model; the name of a model of the Hub passes.
 
+    Args:
+        name_or_path: the folder.
+        config_name: where the configuration is, if not there.
+        tokenizer_name: where the tokenizer is, if not there.
+
     Raises:
-        UsageError: if it looks like a path and does not exist, or lacks its configuration or its weights.
+        UsageError: if it looks like a path and does not exist, or lacks its configuration, weights or tokenizer.
     """
     folder = Path(name_or_path)
     if not folder.exists():
@@ -101,6 +127,8 @@ def check_model_folder(name_or_path: str, config_name: str | None) -> None:
             f"the model folder {name_or_path} has no weights (such as model.safetensors); "
             "give the folder of a saved model"
         )
+    if tokenizer_name is None and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
+        raise UsageError(f"the model folder {name_or_path} has no tokenizer files; give --tokenizer_name")
 
 
 def read_results(output_dir: str) -> dict[str, float]:

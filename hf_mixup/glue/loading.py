@@ -157,40 +157,68 @@ def load_local_split(path: str) -> Split:
 
 
 def _read_csv(path: str) -> dict[str, list[str | None]]:
+    options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip().tolist()
+        _check_header(header, path)
+        frame = pd.read_csv(path, **options)
     except pd.errors.EmptyDataError as error:
         raise UsageError(f"{path} is empty; it should have a header and rows with a text and a label") from error
     except pd.errors.ParserError as error:
         raise UsageError(f"{path} is not a valid CSV file: {as_one_line(error).rpartition('error: ')[2]}") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise UsageError(f"{path} has rows with more cells than its header; quote the texts that hold commas")
+    # A column without a name has the one that pandas gives it.
+    frame.columns = [name or given for name, given in zip(header, frame.columns, strict=True)]
     # Rows that are too short end in missing cells: nan, which would otherwise pass for a value.
     return {str(name): [cell if isinstance(cell, str) else None for cell in frame[name]] for name in frame}
+
+
+def _check_header(names: list[str], path: str) -> None:
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path} has the column {twice!r} twice; rename or drop one of them")
+    for mark, kind in ((";", "semicolon"), ("\t", "tab")):
+        if len(names) == 1 and mark in names[0]:
+            raise UsageError(
+                f"{path} has only the column {names[0]!r}: it looks {kind}-separated; this script reads commas"
+            )
 
 
 def _read_json(path: str) -> dict[str, list[Any]]:
     text = Path(path).read_text(encoding="utf-8-sig")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else _read_json_lines(text, path)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {first_line(error)}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UsageError(f"{path}, row {number} is not an object with named values, such as {{...}}")
+        if _has_half_character(row):
+            raise UsageError(
+                f"{path}, row {number} has half of a character (a lone \\ud800 to \\udfff); mend or drop the row"
+            )
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
+def _has_half_character(row: dict[str, Any]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _read_json_lines(text: str, path: str) -> list[Any]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise UsageError(
-                    f"{path}, line {number} is not valid JSON ({error.msg}); "
+                    f"{path}, line {number} is not valid JSON ({getattr(error, 'msg', error)}); "
                     "the file should hold one object per line, or one list of objects"
                 ) from error
     return rows

@@ -7,7 +7,6 @@ They have the interface of any module that `evaluate.load` returns: `metric.comp
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -16,6 +15,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
+from transformers import EvalPrediction
 
 from hf_mixup.glue.errors import UsageError, first_line
 from hf_mixup.glue.tasks import TASKS
@@ -198,9 +198,9 @@ def load_metric(
         metric = evaluate.load(metric_name, keep_in_memory=True, cache_dir=cache_dir, experiment_id=uuid.uuid4().hex)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"--metric_name {metric_name} could not be loaded: {first_line(error)}") from error
-    predictions, references = _made_up_input(kind, num_labels)
+    tried = made_up_outputs(kind, num_labels)
     try:
-        metric.compute(predictions=predictions, references=references)
+        metric.compute(predictions=scores_to_predictions(kind, tried.predictions), references=tried.label_ids)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"--metric_name {metric_name} does not fit labels of this kind ({kind}, {num_labels} outputs), leave it "
@@ -209,15 +209,20 @@ def load_metric(
     return metric
 
 
-def _made_up_input(kind: str, num_labels: int) -> tuple[Sequence[Any], Sequence[Any]]:
-    if kind == "single":
-        ids = list(range(num_labels))
-        return ids, ids
+def made_up_outputs(kind: str, num_labels: int, joined: bool = True) -> EvalPrediction:
+    """Return a few made-up outputs and labels, to learn which numbers a `compute_metrics` reports.
+
+    Args:
+        kind: `single`, `regression`, `multi` or `soft`.
+        num_labels: the number of the model's outputs.
+        joined: whether the batches are joined into one array, or (`--eval_do_concat_batches false`) form a list.
+    """
     if kind == "regression":
-        return [0.0, 1.0, 2.0], [0.0, 1.0, 2.5]
-    rows = np.eye(num_labels)
-    rows = rows.astype(np.int64) if kind == "multi" else rows.astype(np.float32)
-    return rows.tolist(), rows.tolist()
+        scores, references = np.array([[0.0], [1.0], [2.0]]), np.array([0.0, 1.0, 2.5])
+    else:
+        scores = 2 * np.eye(num_labels) - 1
+        references = np.arange(num_labels) if kind == "single" else np.eye(num_labels)
+    return EvalPrediction(scores, references) if joined else EvalPrediction([scores], [references])
 
 
 def scores_to_predictions(kind: str, scores: np.ndarray) -> np.ndarray:

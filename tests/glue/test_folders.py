@@ -12,7 +12,7 @@ from tests.tiny import tiny_model
     "names",
     [
         [],
-        ["all_results.json", "notes.txt"],
+        ["all_results.json", "trainer_state.json", "notes.txt"],
         ["checkpoint-500/", "other/"],
         ["predict_results_None.txt"],
         ["trainer_state.json"],
@@ -21,8 +21,28 @@ from tests.tiny import tiny_model
 )
 def test_output_folders_of_earlier_runs(tmp_path, names):
     for name in names:
-        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text('{"train_loss": 0.5}')
     folders.check_output_dir(str(tmp_path))
+
+
+def test_results_alone_are_known_by_what_they_hold(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    results = tmp_path / "all_results.json"
+    for content in ('{"eval_accuracy": 0.5}', '{"train_loss": 0.5}'):
+        results.write_text(content)
+        folders.check_output_dir(str(tmp_path))
+    for content in ('{"score": 1}', "[1]", "", "{"):
+        results.write_text(content)
+        with pytest.raises(UsageError, match="holds something else than a run of this script"):
+            folders.check_output_dir(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000])
+def test_results_that_cannot_be_added_to_are_refused_before_the_run(tmp_path, content):
+    (tmp_path / "trainer_state.json").touch()
+    (tmp_path / "all_results.json").write_text(content)
+    with pytest.raises(UsageError, match="an all_results.json that cannot be read; delete it"):
+        folders.check_output_dir(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +66,8 @@ def test_an_output_folder_that_is_new_or_a_file(tmp_path):
 def test_which_checkpoint_is_meant(tmp_path):
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
     for text in ("true", "True"):
         assert folders.find_checkpoint(text, str(tmp_path)) == str(tmp_path / "checkpoint-10")
     named = str(tmp_path / "checkpoint-9")
@@ -64,19 +85,42 @@ def test_a_checkpoint_that_is_not_there(tmp_path, name, sentence):
             folders.find_checkpoint(name, str(output_dir))
 
 
+@pytest.mark.parametrize(
+    "files, sentence",
+    [
+        ({}, "there is no trainer_state.json"),
+        ({"trainer_state.json": "{}"}, "there is no model.safetensors"),
+        ({"trainer_state.json": "", "model.safetensors": ""}, "trainer_state.json .* cannot be read"),
+    ],
+)
+def test_a_checkpoint_that_was_not_finished(tmp_path, files, sentence):
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    for name in ("true", str(folder)):
+        with pytest.raises(UsageError, match=sentence) as caught:
+            folders.find_checkpoint(name, str(tmp_path))
+        assert str(folder) in str(caught.value)
+
+
 def test_model_folders(tmp_path, tiny_bert_folder):
-    folders.check_model_folder(tiny_bert_folder, None)
-    folders.check_model_folder("bert-base-uncased", None)
-    folders.check_model_folder("google/mobilebert-uncased", None)
+    folders.check_model_folder(tiny_bert_folder, None, None)
+    folders.check_model_folder("bert-base-uncased", None, None)
+    folders.check_model_folder("google/mobilebert-uncased", None, None)
     with pytest.raises(UsageError, match="does not exist"):
-        folders.check_model_folder(str(tmp_path / "missing"), None)
+        folders.check_model_folder(str(tmp_path / "missing"), None, None)
     with pytest.raises(UsageError, match="has no config.json"):
-        folders.check_model_folder(str(tmp_path), None)
+        folders.check_model_folder(str(tmp_path), None, None)
     (tmp_path / "config.json").touch()
     with pytest.raises(UsageError, match="has no weights"):
-        folders.check_model_folder(str(tmp_path), None)
+        folders.check_model_folder(str(tmp_path), None, None)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="has no tokenizer files; give --tokenizer_name"):
+        folders.check_model_folder(str(tmp_path), None, None)
+    folders.check_model_folder(str(tmp_path), None, tiny_bert_folder)
     with pytest.raises(UsageError, match="is a file"):
-        folders.check_model_folder(str(tmp_path / "config.json"), None)
+        folders.check_model_folder(str(tmp_path / "config.json"), None, None)
 
 
 def test_the_longest_input_is_what_the_model_can_embed(family):

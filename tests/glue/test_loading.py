@@ -33,6 +33,19 @@ def test_csv_with_a_byte_order_mark_and_windows_line_ends(tmp_path):
     assert loading.load_local_split(str(path)).data == {"sentence": ["grüße"], "label": ["1"]}
 
 
+def test_csv_header_cells_are_stripped(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text(",sentence , label\n0, a ,1\n")
+    data = loading.load_local_split(str(path)).data
+    assert (data["sentence"], data["label"]) == ([" a "], ["1"])
+
+
+def test_json_lines_end_at_line_feeds_only(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes('{"sentence": "a\u2028b\u0085c"}\r\n{"sentence": "d"}\n'.encode())
+    assert loading.load_local_split(str(path)).data == {"sentence": ["a\u2028b\u0085c", "d"]}
+
+
 def test_csv_rows_that_are_too_short_have_missing_cells(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("sentence,label\nonly a text\n")
@@ -76,6 +89,13 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ("a.json", b'{"sentence": "a"}\nword\n', "line 2 is not valid JSON"),
         ("a.json", b'[{"sentence": "a"},]', "is not valid JSON"),
         ("a.json", b'["a", "b"]', "row 1 is not an object"),
+        ("a.json", b'{"sentence": "a"}\n{"sentence": "\\ud800"}\n', "row 2 has half of a character"),
+        ("a.json", b'[{"sentence": ["\\udc00"]}]', "row 1 has half of a character"),
+        ("a.json", b"[" * 100_000, "is not valid JSON: maximum recursion depth"),
+        ("a.json", b'{"a":' * 100_000, "line 1 is not valid JSON (maximum recursion depth"),
+        ("a.csv", b"label,sentence, label\n1,a,2\n", "has the column 'label' twice"),
+        ("a.csv", b"sentence;label\na, b;1\nc;2\n", "it looks semicolon-separated; this script reads commas"),
+        ("a.csv", b"sentence\tlabel\na\t1\n", "it looks tab-separated"),
     ],
 )
 def test_broken_files_are_one_sentence(tmp_path, name, content, sentence):

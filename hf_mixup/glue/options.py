@@ -1,0 +1,124 @@
+"""Checks of options on their own, against the labels and against the model, made before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from transformers import PreTrainedConfig
+from transformers.trainer_utils import IntervalStrategy
+
+from hf_mixup.glue.errors import UsageError, as_one_line, listed, nearest
+from hf_mixup.methods import Mixup
+from hf_mixup.mixing.ratios import BatchWeights
+from hf_mixup.modeling.auto import MODELS
+from hf_mixup.trainer import MixupTrainingArguments
+
+# The lowest value that is allowed, and the bound that is no longer allowed.
+_RANGES = {
+    "seed": (0, 2**32),
+    "data_seed": (0, 2**32),
+    "per_device_train_batch_size": (1, math.inf),
+    "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "dataloader_num_workers": (0, math.inf),
+}
+_KINDS_WITHOUT_ONE_CLASS = {"regression": "scores", "multi": "lists of classes"}
+_TIMES = ("runtime", "samples_per_second", "steps_per_second")
+
+
+def check_ranges(training_args: MixupTrainingArguments) -> None:
+    """Check that seeds, batch sizes and rates are numbers that a training can have.
+
+    Raises:
+        UsageError: naming the first flag whose value is out of range.
+    """
+    for name, (lowest, bound) in _RANGES.items():
+        value = getattr(training_args, name)
+        if value is not None and not lowest <= value < bound:
+            above = "" if bound == math.inf else f" and below {bound}"
+            raise UsageError(f"--{name} should be at least {lowest}{above}, got {value}")
+    if training_args.max_steps <= 0 and not 0 < training_args.num_train_epochs < math.inf:
+        raise UsageError(
+            f"--num_train_epochs should be above 0, got {training_args.num_train_epochs}; "
+            "or give the number of steps with --max_steps"
+        )
+
+
+def check_label_options(kind: str, num_labels: int, training_args: MixupTrainingArguments) -> None:
+    """Check that class weights, label smoothing and the method have a meaning for labels of this kind.
+
+    Args:
+        kind: `single`, `regression`, `multi` or `soft`, as in `hf_mixup.glue.labels`.
+        num_labels: the number of the model's outputs.
+        training_args: the options.
+
+    Raises:
+        UsageError: if one has none, or the number of class weights is not that of the classes.
+    """
+    weights, method = training_args.parse_class_weights(), training_args.mixup()
+    smoothing = training_args.label_smoothing_factor
+    if kind in _KINDS_WITHOUT_ONE_CLASS:
+        given = {
+            "--class_weights": weights is not None,
+            "--label_smoothing_factor": smoothing > 0,
+            f"--mixup_method {method.name}": isinstance(method.ratio, BatchWeights),
+        }
+        for flag in (flag for flag, is_given in given.items() if is_given):
+            raise UsageError(
+                f"{flag} is for labels of one class per row, these are {_KINDS_WITHOUT_ONE_CLASS[kind]} ({kind}); "
+                f"{'choose another method' if 'method' in flag else 'leave it out'}"
+            )
+    if method.dot_product and smoothing > 0:
+        raise UsageError(
+            f"--label_smoothing_factor has no meaning for the dot-product loss of --mixup_method {method.name}; "
+            "leave it out"
+        )
+    if weights == "balanced" and kind == "soft":
+        raise UsageError(
+            "--class_weights balanced counts the rows of each class, and soft labels have several classes per row; "
+            "give one number for each class, such as 1,2.5"
+        )
+    if isinstance(weights, list) and len(weights) != num_labels:
+        raise UsageError(
+            f"--class_weights has {len(weights)} numbers, but the labels have {num_labels} classes; give one each"
+        )
+
+
+def check_model_options(config: PreTrainedConfig, training_args: MixupTrainingArguments) -> None:
+    """Check that the model has the blocks and heads that the mixup options name.
+
+    Raises:
+        UsageError: if not. Families without mixup classes pass: they are refused where the model is loaded.
+    """
+    method = training_args.mixup()
+    if method.site is None or config.model_type not in MODELS:
+        return
+    try:
+        # Which tokens are special changes nothing here, but a method that swaps tokens wants to know.
+        Mixup(method, config.num_hidden_layers, config.hidden_size, config.num_attention_heads, special_ids=(0,))
+    except ValueError as error:
+        raise UsageError(as_one_line(error)) from error
+
+
+def check_best_metric(keys: Iterable[str], training_args: MixupTrainingArguments) -> None:
+    """Check that the evaluations during training report what --metric_for_best_model names.
+
+    Args:
+        keys: the names of the numbers that `compute_metrics` gives.
+        training_args: the options.
+
+    Raises:
+        UsageError: if they do not; the sentence lists the names and the nearest of them.
+    """
+    wanted = training_args.metric_for_best_model
+    if wanted is None or not training_args.do_train or training_args.eval_strategy == IntervalStrategy.NO:
+        return
+    reported = ["loss", *keys]
+    if wanted.removeprefix("eval_") not in (*reported, *_TIMES):
+        guess = nearest(wanted.removeprefix("eval_"), reported)
+        hint = f"; did you mean {guess}?" if guess else ""
+        raise UsageError(f"--metric_for_best_model {wanted} is not reported, choose one of {listed(reported)}{hint}")

@@ -56,7 +56,8 @@ PERFORMANCE = """# Performance
 
 The time of a mixed training step over that of a plain step of the stock `Trainer`, alternating in one process on the
 same batches: median of the pairs with a 95 % bootstrap interval. The mix is forced on in every step, where AMPLIFY's
-own draws leave 37 % of the steps plain. Peak memory is what a step adds, in a process of its own for each side.
+own draws leave 37 % of the steps plain. Peak memory is that of model, optimizer and steps, in a process of its own for
+each side.
 
 """
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from datasets import Dataset
@@ -511,7 +512,6 @@ def test_bfloat16_stays_near_float32(family, tmp_path):
 
 
 def test_options_are_read_at_every_step_so_that_a_search_can_change_them(tmp_path):
-    optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arguments = MixupTrainingArguments(
         output_dir=str(tmp_path), max_steps=3, logging_steps=1, save_strategy="no", disable_tqdm=True, **STRONG

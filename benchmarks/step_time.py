@@ -16,7 +16,6 @@ import json
 import logging
 import multiprocessing
 import platform
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +142,15 @@ def machine() -> str:
     return f"{cpu}, {multiprocessing.cpu_count()} cores{gpu}"
 
 
+def _flags(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """The flags that differ from their defaults, but for where files go."""
+    flags = []
+    for name, value in vars(options).items():
+        if name not in ("scratch", "output", "cpu") and value != parser.get_default(name):
+            flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return flags
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(CONFIGS), default="minilm")
@@ -167,7 +175,7 @@ def main() -> None:
     interval = bootstrap((ratios,), np.median, confidence_level=0.95, rng=0).confidence_interval
     memory = [peak_memory(options, mixed) for mixed in (False, True)]
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", "benchmarks/step_time.py", *_flags(options, parser)]),
         "machine": machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "options": {name: value for name, value in vars(options).items() if name not in ("scratch", "output")},

@@ -123,13 +123,14 @@ class Mixup:
             weight, label_weight = self._draw_weights(generator, rows)
             if (weight == 1).all():
                 return None
-        site, layers = self._place(generator)
+        site, layers, drawn = self._place(generator)
         skip = method.attention_mask == "skip" and site != "pooled"
         plan = PairPlan(
             partner=torch.from_numpy(partner),
             weight=weight,
             site=site,
             layers=layers,
+            drawn=drawn,
             label_weight=label_weight,
             attention_mask="own" if method.attention_mask == "skip" or site == "pooled" else method.attention_mask,
             clean_weight=method.clean_weight if method.clean == "average" else None,
@@ -149,12 +150,14 @@ class Mixup:
             label_weight = compounded_share(label_weight, len(self.layers))
         return ratio.reshape(-1, 1, 1) if method.per_sample else ratio[0], label_weight
 
-    def _place(self, generator: np.random.Generator) -> tuple[str, tuple[int, ...]]:
-        """The site and the layers of one batch."""
+    def _place(self, generator: np.random.Generator) -> tuple[str, tuple[int, ...], Tensor | None]:
+        """The site, its layers, and the one of them that is drawn for this batch."""
         if not self.method.one_layer:
-            return self.method.site, self.layers
+            return self.method.site, self.layers, None
         layer = self.layers[generator.integers(len(self.layers))]
-        return ("pooled", ()) if layer == "pooled" else (self.method.site, (layer,))
+        if layer == "pooled":
+            return "pooled", (), None
+        return self.method.site, tuple(number for number in self.layers if number != "pooled"), torch.tensor(layer)
 
 
 def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | Spans | None) -> dict[str, Any]:

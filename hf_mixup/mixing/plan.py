@@ -68,6 +68,8 @@ class PairPlan:
             `[batch, length, 1]` per token or `[batch, 1, hidden]` per feature; None with a probe.
         layers: for the sites `hidden` (0..N), `attention` and `attention_block` (1..N): the blocks to mix in, counted
             as in `output_hidden_states` (0 is the embedding output, k is block k).
+        drawn: `[]` int64, the one of `layers` that mixes this batch, in the others the weight is 1; being data, it may
+            change without a compiled model being compiled anew. None: all of `layers` mix.
         label_weight: `[batch]`, the own label's share in the loss. Default: `weight`, where that is one number per
             row or per batch.
         attention_mask: the positions that attention sees once rows are mixed: the row's `"own"`, the `"union"` of
@@ -93,6 +95,7 @@ class PairPlan:
     weight: Tensor | None
     site: str
     layers: tuple[int, ...] = ()
+    drawn: Tensor | None = None
     label_weight: Tensor | None = None
     attention_mask: str = "own"
     clean_weight: float | None = None
@@ -106,6 +109,11 @@ class PairPlan:
         if self.site in ("word_embeddings", "embeddings") and not self.layers:
             object.__setattr__(self, "layers", (0,))
         self._check_layers()
+        if self.drawn is not None and (self.drawn.ndim or self.site not in LAYER_SITES):
+            raise ValueError(
+                f"drawn of shape {list(self.drawn.shape)} does not fit site={self.site!r}: give one number, at the "
+                "sites that have layers."
+            )
         if self.clean_weight is not None and not 0 < self.clean_weight < 1:
             raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
         if (self.weight is None) != (self.probe is not None):
@@ -184,6 +192,8 @@ class PairPlan:
         if site != self.site or (self.layers and layer not in self.layers):
             return states
         weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
+        if self.drawn is not None:
+            weight = torch.where(self.drawn == layer, weight, 1.0)
         rows = self.rows
         clean, mixed = (states[:rows], states[rows:]) if states.shape[0] > rows else (states, states)
         mixed = mix(mixed, self.partner, weight, self.inverse)
@@ -215,8 +225,10 @@ class PairPlan:
         partners = mask.index_select(0, self.partner)
         union = self.attention_mask == "union"
         if mask.is_floating_point():
-            return torch.maximum(mask, partners) if union else torch.minimum(mask, partners)
-        return mask | partners if union else mask & partners
+            mixed = torch.maximum(mask, partners) if union else torch.minimum(mask, partners)
+        else:
+            mixed = mask | partners if union else mask & partners
+        return mixed if self.drawn is None else torch.where(self.drawn < layer, mixed, mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,6 +191,8 @@ def test_skip_mixes_only_where_both_rows_have_a_token():
         ({"weight": torch.ones(2, 3, 1), "site": "pooled", "layers": ()}, "does not fit site='pooled'"),
         ({"weight": torch.ones(2, 3, 1)}, "label_weight must be given"),
         ({"clean_weight": 1.0}, "clean_weight=1.0 is not allowed"),
+        ({"drawn": torch.tensor([1])}, "drawn of shape \\[1\\] does not fit"),
+        ({"drawn": torch.tensor(1), "site": "pooled", "layers": ()}, "does not fit site='pooled': give one number"),
         ({"label_weight": torch.ones(3)}, "label_weight must have shape \\[2\\]"),
     ],
 )

@@ -131,3 +131,31 @@ def pairwise_loss(logits: Tensor, labels: list[int], partner: list[int], weights
         log_probabilities = logits[i] - torch.log(torch.exp(logits[i]).sum())
         total = total - w * log_probabilities[labels[i]] - (1 - w) * log_probabilities[labels[j]]
     return total / len(partner)
+
+
+def attention_ratios(attentions: Tensor, tokens: Tensor, partner: list[int]) -> tuple[Tensor, list[float]]:
+    """AttentionMix's ratio of each token and label weight of each row, from one head's `[batch, length, length]`."""
+    rows, length = tokens.shape
+    relevance, ratios, label_weights = [], [], []
+    for i in range(rows):
+        count = int(tokens[i].sum())
+        received = [attentions[i, :count, t].sum().item() if tokens[i, t] else 0.0 for t in range(length)]
+        relevance.append([value / sum(received) for value in received])
+    for i, j in enumerate(partner):
+        either = [t for t in range(length) if tokens[i, t] or tokens[j, t]]
+        row = [0.5] * length
+        for t in either:
+            row[t] = relevance[i][t] / (relevance[i][t] + relevance[j][t])
+        ratios.append(row)
+        label_weights.append(sum(row[t] for t in either) / len(either))
+    return torch.tensor(ratios), label_weights
+
+
+def read_by_classifier(family: str, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, nn.Linear]:
+    """What the last linear layer reads, found by a hook on that layer, and the layer."""
+    seen = []
+    layer = model.classifier.out_proj if family == "roberta" else model.classifier
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(**batch)
+    handle.remove()
+    return seen[0], layer

@@ -10,9 +10,17 @@ from tests.tiny import tiny_batch, tiny_model
 
 
 @pytest.mark.parametrize(
-    ("site", "layers"), [("attention", (1, 2, 3)), ("attention_block", (2,)), ("pooled", ())], ids=str
+    ("site", "layers", "draws"),
+    [
+        ("attention", (1, 2, 3), False),
+        ("attention_block", (2,), False),
+        ("hidden", (0, 1, 2, 3), True),
+        ("attention", (1, 3), True),
+        ("pooled", (), False),
+    ],
+    ids=str,
 )
-def test_changing_plans_compile_once(family, site, layers):
+def test_changing_plans_compile_once(family, site, layers, draws):
     torch.compiler.reset()
     model = tiny_model(family, dropout=0.0)
     counter = CompileCounter()
@@ -25,6 +33,8 @@ def test_changing_plans_compile_once(family, site, layers):
             torch.tensor(generator.random(), dtype=torch.float32),
             site,
             layers=layers,
+            drawn=torch.tensor(generator.choice(layers)) if draws else None,
+            attention_mask="union" if layers else "own",
         )
         expected, found = model(**batch, mixup=plan), compiled(**batch, mixup=plan)
         torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)

@@ -47,6 +47,31 @@ def test_hidden_states(family, layers):
     check(family, "hidden", layers)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("clean_weight", [None, 0.25])
+@pytest.mark.parametrize("policy", ["own", "union", "intersection"])
+@pytest.mark.parametrize("site", ["hidden", "attention", "attention_block"])
+def test_the_drawn_one_of_the_layers_is_mixed_alone(family, site, policy, clean_weight, attention):
+    model = tiny_model(family, attention=attention).eval()
+    batch = tiny_batch(family)
+    for drawn in (1, 2, NUM_LAYERS):
+        plan = PairPlan(
+            torch.tensor(PARTNER),
+            torch.tensor(0.7),
+            site,
+            layers=ALL,
+            drawn=torch.tensor(drawn),
+            attention_mask=policy,
+            clean_weight=clean_weight,
+        )
+        logits = model(**batch, mixup=plan).logits
+        if clean_weight is not None:
+            plain, logits = logits.chunk(2)
+            torch.testing.assert_close(plain, model(**batch).logits, atol=1e-6, rtol=1e-5)
+        expected = reference.forward(family, model, batch, PARTNER, 0.7, site, (drawn,), policy)
+        torch.testing.assert_close(logits, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("site", ["word_embeddings", "embeddings", "pooled", "logits"])
 def test_sites_without_layers(family, site):
     check(family, site)
@@ -152,23 +177,11 @@ def test_attentionmix_weighs_tokens_by_the_attention_they_receive(family, layer,
     eager = tiny_model(family, attention="eager").eval()
     attentions = eager(**batch, output_attentions=True).attentions[layer - 1]
     attentions = attentions.mean(dim=1) if head is None else attentions[:, head]
-    ratios, label_weights = [], []
-    relevance = []
-    for i in range(5):
-        length = int(tokens[i].sum())
-        received = [attentions[i, :length, t].sum().item() if tokens[i, t] else 0.0 for t in range(tokens.shape[1])]
-        relevance.append([value / sum(received) for value in received])
-    for i, j in enumerate(PARTNER):
-        either = [t for t in range(tokens.shape[1]) if tokens[i, t] or tokens[j, t]]
-        row = [0.5] * tokens.shape[1]
-        for t in either:
-            row[t] = relevance[i][t] / (relevance[i][t] + relevance[j][t])
-        ratios.append(row)
-        label_weights.append(sum(row[t] for t in either) / len(either))
+    ratios, label_weights = reference.attention_ratios(attentions, tokens, PARTNER)
     assert found.tolist() == pytest.approx(label_weights, abs=1e-6)
 
     outputs = model.eval()(**batch, mixup=plan)
-    weight = torch.tensor(ratios).unsqueeze(-1)
+    weight = ratios.unsqueeze(-1)
     expected = reference.forward(family, model, batch, PARTNER, weight, "embeddings", (), "union")
     torch.testing.assert_close(outputs.logits, expected, atol=2e-6, rtol=1e-5)
     losses = Objective("single_label_classification")(outputs.logits, torch.tensor(LABELS), plan, outputs.label_weight)
@@ -188,22 +201,12 @@ def test_nonlinear_weighs_every_feature(family, site):
     torch.testing.assert_close(model(**batch, mixup=plan).logits, expected, atol=1e-6, rtol=1e-5)
 
 
-def pooled_of(family, model, batch):
-    """What the last linear layer reads, found by a hook on that layer."""
-    seen = []
-    layer = model.classifier.out_proj if family == "roberta" else model.classifier
-    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model(**batch)
-    handle.remove()
-    return seen[0], layer
-
-
 @pytest.mark.parametrize("site", ["pooled", "logits"])
 def test_batchmixup_of_the_code_classifies_weighted_means(family, site):
     model = tiny_model(family).eval()
     batch = tiny_batch(family)
     weights = torch.softmax(torch.rand(7, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    pooled, layer = pooled_of(family, model, batch)
+    pooled, layer = reference.read_by_classifier(family, model, batch)
     outputs = model(**batch, mixup=BatchPlan(weights, site))
     assert outputs.label_weight is None
     expected_loss = 0.0
@@ -223,7 +226,7 @@ def test_batchmixup_of_the_paper_is_the_dot_product_of_mixed_vectors_and_labels(
     batch = tiny_batch(family)
     shape = (7, 5, 32) if per_feature else (7, 5)
     weights = torch.softmax(torch.rand(shape, generator=torch.Generator().manual_seed(0)), dim=1)
-    pooled, layer = pooled_of(family, model, batch)
+    pooled, layer = reference.read_by_classifier(family, model, batch)
     expected = []
     for point in range(7):
         mixed_input, mixed_target = torch.zeros(32), torch.zeros(32)

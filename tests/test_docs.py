@@ -9,6 +9,7 @@ import torch
 
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
+from tests.methods import test_every_method
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -45,8 +46,9 @@ def test_links_between_pages_lead_somewhere(page):
 def test_the_example_of_adding_a_method_works(monkeypatch):
     text = (ROOT / "docs" / "add_a_method.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.setattr("hf_mixup.methods.METHODS", dict(METHODS))
+    monkeypatch.setattr(test_every_method, "FORMULAS", dict(test_every_method.FORMULAS))
     names: dict = {}
     for block in blocks:
         exec(compile(block, "add_a_method.md", "exec"), names)
@@ -58,3 +60,5 @@ def test_the_example_of_adding_a_method_works(monkeypatch):
     plan = Mixup(method, num_layers=12).plan({}, torch.zeros(4), StepKey(0))
     assert (plan.site, plan.layers, plan.attention_mask, plan.clean_weight) == ("hidden", (6,), "union", 0.5)
     assert plan.weight.shape == (4, 1, 1) and (plan.label_weight >= 0.5).all()
+    monkeypatch.setattr(test_every_method, "METHODS", methods.METHODS)
+    test_every_method.test_logits_and_loss_equal_the_formula("bert", "middle", rows=5)

@@ -15,13 +15,18 @@ OPTIONS = {"attentionmix": {"attention_head": 3}, "batchmixup": {"points": 4}, "
 
 
 def pairs(family, model, batch, labels, plan):
-    """One ratio for the batch or for each feature, at the plan's site: lambda CE(own) + (1 - lambda) CE(partner)."""
+    """lambda CE(own) + (1 - lambda) CE(partner), with a lambda for the batch, each row or each feature."""
     partner, rows = plan.partner.tolist(), len(labels)
     layers = plan.layers if plan.drawn is None else (plan.drawn.item(),)
     weight = plan.weight.item() if plan.weight.ndim == 0 else plan.weight
     shares = [weight] * rows if plan.weight.ndim == 0 else [weight[i].mean().item() for i in range(rows)]
     logits = reference.forward(family, model, batch, partner, weight, plan.site, layers, plan.attention_mask)
-    return logits, reference.pairwise_loss(logits, labels, partner, shares)
+    loss = reference.pairwise_loss(logits, labels, partner, shares)
+    if plan.clean_weight is None:
+        return logits, loss
+    plain = model(**batch).logits
+    clean_loss = reference.pairwise_loss(plain, labels, partner, [1.0] * rows)
+    return torch.cat([plain, logits]), plan.clean_weight * clean_loss + (1 - plan.clean_weight) * loss
 
 
 def attentionmix(family, model, batch, labels, plan):

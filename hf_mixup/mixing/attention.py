@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 
-def attention_relevance(query: Tensor, key: Tensor, tokens: Tensor, scaling: float) -> Tensor:
+def attention_relevance(scores: Tensor, tokens: Tensor) -> Tensor:
     r"""The share of attention that each token receives, $r_j = \sum_i a_{ij} / \sum_{ij} a_{ij}$ over real tokens $i$.
 
     Args:
-        query, key: `[batch, heads, length, head size]`; the attention of several heads is averaged.
+        scores: `[batch, heads, length, length]`, whose softmax over the tokens is $a$, -inf where a position must not
+            look; the attention of several heads is averaged.
         tokens: `[batch, length]` bool, True where there is a token.
-        scaling: what the dot products are multiplied with.
 
     Returns:
         `[batch, length]` in float32: 0 in the padding, summing to 1 over the tokens.
+
+    Example:
+        >>> attention_relevance(torch.zeros(1, 1, 3, 3), torch.tensor([[True, True, False]]))
+        tensor([[0.5000, 0.5000, 0.0000]])
     """
-    scores = (query @ key.transpose(-1, -2)).float() * scaling
-    attention = scores.masked_fill(~tokens[:, None, None, :], -torch.inf).softmax(dim=-1).mean(dim=1)
-    received = (attention * tokens.unsqueeze(-1)).sum(dim=1)
+    attention = scores.float().masked_fill(~tokens[:, None, None, :], -torch.inf).softmax(dim=-1)
+    # Where a causal mask leaves padding on the left nothing to look at, the softmax of nothing is no number.
+    received = torch.where(tokens[:, None, :, None], attention, 0.0).mean(dim=1).sum(dim=1)
     return received / received.sum(dim=-1, keepdim=True)
 
 

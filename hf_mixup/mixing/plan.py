@@ -202,12 +202,16 @@ class PairPlan:
     def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
         """What block `layer` reads: its input, with the clean rows beside those to be mixed, and its attention mask.
 
+        The input of block 1 is the embeddings, mixed here if the plan mixes them.
+
         Args:
             hidden_states: `[batch, length, hidden]`, or twice the rows once clean and mixed rows went apart.
             mask: `[batch, ...]` of bool or int (nonzero = visible), or of floats to be added (0 = visible); None when
                 nothing is hidden.
             layer: the block, 1..N.
         """
+        if layer == 1:
+            hidden_states = self.mix(self.mix(hidden_states, "embeddings"), "hidden", 0)
         mixes_inside = self.site in ("attention", "attention_block") and layer == min(self.layers)
         if self.clean_weight is not None and mixes_inside:
             hidden_states = torch.cat([hidden_states, hidden_states])
@@ -357,8 +361,8 @@ class SpanPlan:
         return states if self.tap is None or site != "embeddings" else states + self.tap.to(states.dtype)
 
     def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
-        """What block `layer` reads: nothing is mixed inside the model."""
-        return hidden_states, mask
+        """What block `layer` reads: block 1, the embeddings with the tap; nothing is mixed inside the model."""
+        return self.mix(hidden_states, "embeddings") if layer == 1 else hidden_states, mask
 
 
 Plan = PairPlan | BatchPlan | SpanPlan

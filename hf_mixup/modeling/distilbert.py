@@ -5,37 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import DistilBertForSequenceClassification
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention, TransformerBlock
 from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.plan import Plan
-from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
+from hf_mixup.modeling.layers import SelfAttentionMixup
+from hf_mixup.modeling.sequence_classification import MixupModel, dot_product_scores
 
 
-class MixupDistilBertSelfAttention(DistilBertSelfAttention):
-    """Self-attention whose output is mixed (site `attention`).
+class MixupDistilBertSelfAttention(SelfAttentionMixup, DistilBertSelfAttention):
+    """Multi-head self-attention whose output is mixed.
 
     DistilBERT's module ends with its dense layer. An affine map commutes with a mix whose weights sum to 1, so mixing
     after it equals mixing the concatenated heads, as in BERT, for every weight that is one number per row or token.
     """
 
-    mixup_layer: int
-
-    def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
-        if mixup is not None:
-            attn_output = mixup.mix(attn_output, "attention", self.mixup_layer)
-        return attn_output, attn_weights
-
 
 class MixupTransformerBlock(TransformerBlock):
-    """A block whose attention half (site `attention_block`) or output (site `hidden`) is mixed.
-
-    The first block also mixes its input, the embeddings.
-    """
+    """A block whose attention half (site `attention_block`) or output (site `hidden`) is mixed."""
 
     mixup_layer: int
 
@@ -44,9 +33,6 @@ class MixupTransformerBlock(TransformerBlock):
     ) -> Tensor:
         if mixup is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        if self.mixup_layer == 1:
-            hidden_states = mixup.mix(hidden_states, "embeddings")
-            hidden_states = mixup.mix(hidden_states, "hidden", 0)
         hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
         # Written out because no module of its own ends after the first LayerNorm.
         attention_output, _ = self.attention(hidden_states, attention_mask=attention_mask, mixup=mixup, **kwargs)
@@ -66,26 +52,9 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
     """
 
     parent_class = DistilBertForSequenceClassification
+    mixup_modules = {DistilBertSelfAttention: MixupDistilBertSelfAttention, TransformerBlock: MixupTransformerBlock}
     # Upstream names none, so that sharding would take the whole encoder as one piece.
     _no_split_modules = ["TransformerBlock"]
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__(config)
-        self._swap_classes(
-            self._blocks(),
-            {DistilBertSelfAttention: MixupDistilBertSelfAttention, TransformerBlock: MixupTransformerBlock},
-        )
-
-    def _blocks(self) -> nn.ModuleList:
-        return self.distilbert.transformer.layer
-
-    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
-        names = ("input_ids", "inputs_embeds", "position_ids")
-        return self.distilbert.embeddings(**{name: inputs[name] for name in names})
-
-    @staticmethod
-    def _query_key(block: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-        return block.attention.q_lin, block.attention.k_lin
 
     @can_return_tuple
     def forward(
@@ -97,14 +66,8 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
         position_ids: Tensor | None = None,
         mixup: Plan | None = None,
         **kwargs: Any,
-    ) -> MixupSequenceClassifierOutput:
-        """The parent's forward pass, or a mixed one.
-
-        Args:
-            input_ids, attention_mask, inputs_embeds, position_ids: as in the parent class.
-            labels: as in the parent class; not together with a plan.
-            mixup: what to mix; None makes this the parent's forward pass.
-        """
+    ) -> SequenceClassifierOutput:
+        """As `MixupModel.forward`, for a family without token types."""
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -112,10 +75,17 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
             "position_ids": position_ids,
         }
         if mixup is None:
-            return super().forward(**inputs, labels=labels, **kwargs)
-        mixup = self._prepared(inputs, mixup)
-        if mixup.site == "word_embeddings":
-            inputs = self._mixed_word_embeddings(inputs, mixup)
-        outputs = self.distilbert(**inputs, return_dict=True, mixup=mixup, **kwargs)
-        pooled = self.pre_classifier(outputs.last_hidden_state[:, 0]).relu()
-        return mixed_output(outputs, self.dropout(pooled), self.classifier, labels, mixup)
+            return super(MixupModel, self).forward(**inputs, labels=labels, **kwargs)
+        return self._mixed_forward(inputs, labels, mixup, **kwargs)
+
+    def _blocks(self) -> nn.ModuleList:
+        return self.distilbert.transformer.layer
+
+    def _attention_scores(
+        self, number: int, hidden_states: Tensor, arguments: dict[str, Any], head: int | None
+    ) -> Tensor:
+        attention = self._blocks()[number - 1].attention
+        return dot_product_scores(attention.q_lin, attention.k_lin, hidden_states, head, attention.n_heads)
+
+    def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
+        return self.dropout(self.pre_classifier(outputs.last_hidden_state[:, 0]).relu())

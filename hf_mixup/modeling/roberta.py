@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import RobertaForSequenceClassification
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaLayer, RobertaSelfAttention
-from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.plan import Plan
-from hf_mixup.modeling.sequence_classification import MixupModel, MixupSequenceClassifierOutput, mixed_output
+from hf_mixup.modeling.layers import AttentionBlockMixup, BlockMixup, SelfAttentionMixup
+from hf_mixup.modeling.sequence_classification import MixupModel
 
 
-class MixupRobertaSelfAttention(RobertaSelfAttention):
-    """Self-attention whose output, the concatenated heads, is mixed (site `attention`)."""
-
-    mixup_layer: int
-
-    def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
-        if mixup is not None:
-            attn_output = mixup.mix(attn_output, "attention", self.mixup_layer)
-        return attn_output, attn_weights
+class MixupRobertaSelfAttention(SelfAttentionMixup, RobertaSelfAttention):
+    """Multi-head self-attention whose output, the concatenated heads, is mixed."""
 
 
-class MixupRobertaAttention(RobertaAttention):
-    """Self-attention, dense, dropout, residual and LayerNorm, whose output is mixed (site `attention_block`)."""
-
-    mixup_layer: int
-
-    def forward(
-        self, hidden_states: Tensor, *args: Any, mixup: Plan | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        if mixup is None:
-            return super().forward(hidden_states, *args, **kwargs)
-        attention_output, attn_weights = super().forward(hidden_states, *args, mixup=mixup, **kwargs)
-        return mixup.mix(attention_output, "attention_block", self.mixup_layer), attn_weights
+class MixupRobertaAttention(AttentionBlockMixup, RobertaAttention):
+    """The attention block whose output is mixed."""
 
 
-class MixupRobertaLayer(RobertaLayer):
-    """A block whose output is mixed (site `hidden`); the first block also mixes its input, the embeddings."""
-
-    mixup_layer: int
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        *args: Any,
-        mixup: Plan | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        if mixup is None:
-            return super().forward(hidden_states, attention_mask, *args, **kwargs)
-        if self.mixup_layer == 1:
-            hidden_states = mixup.mix(hidden_states, "embeddings")
-            hidden_states = mixup.mix(hidden_states, "hidden", 0)
-        hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
-        hidden_states = super().forward(hidden_states, attention_mask, *args, mixup=mixup, **kwargs)
-        return mixup.mix(hidden_states, "hidden", self.mixup_layer)
+class MixupRobertaLayer(BlockMixup, RobertaLayer):
+    """The block whose output is mixed."""
 
 
-class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassification):
+class RobertaHeadMixup(MixupModel):
+    """What the relatives of RoBERTa share: a head of two linear layers, and positions counted over the tokens alone."""
+
+    def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
+        head = self.classifier
+        return head.dropout(torch.tanh(head.dense(head.dropout(outputs.last_hidden_state[:, 0]))))
+
+    def _classifier(self) -> nn.Linear:
+        return self.classifier.out_proj
+
+    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: Plan) -> dict[str, Tensor | None]:
+        # Given embeddings, this family counts positions through the padding; given tokens, it does not.
+        if inputs["position_ids"] is None and inputs["input_ids"] is not None:
+            embeddings = self.base_model.embeddings
+            inputs["position_ids"] = embeddings.create_position_ids_from_input_ids(
+                inputs["input_ids"], embeddings.padding_idx
+            )
+        return super()._mixed_word_embeddings(inputs, mixup)
+
+
+class MixupRobertaForSequenceClassification(RobertaHeadMixup, RobertaForSequenceClassification):
     """`RobertaForSequenceClassification` that mixes in its own forward pass when it is given a plan.
 
     Example:
@@ -75,70 +55,8 @@ class MixupRobertaForSequenceClassification(MixupModel, RobertaForSequenceClassi
     """
 
     parent_class = RobertaForSequenceClassification
-
-    def __init__(self, config: RobertaConfig) -> None:
-        super().__init__(config)
-        self._swap_classes(
-            self._blocks(),
-            {
-                RobertaSelfAttention: MixupRobertaSelfAttention,
-                RobertaAttention: MixupRobertaAttention,
-                RobertaLayer: MixupRobertaLayer,
-            },
-        )
-
-    def _blocks(self) -> nn.ModuleList:
-        return self.roberta.encoder.layer
-
-    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
-        names = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
-        return self.roberta.embeddings(**{name: inputs[name] for name in names})
-
-    @staticmethod
-    def _query_key(block: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-        return block.attention.self.query, block.attention.self.key
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        mixup: Plan | None = None,
-        **kwargs: Any,
-    ) -> MixupSequenceClassifierOutput:
-        """The parent's forward pass, or a mixed one.
-
-        Args:
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as in the parent class.
-            labels: as in the parent class; not together with a plan.
-            mixup: what to mix; None makes this the parent's forward pass.
-        """
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-            "inputs_embeds": inputs_embeds,
-        }
-        if mixup is None:
-            return super().forward(**inputs, labels=labels, **kwargs)
-        mixup = self._prepared(inputs, mixup)
-        if mixup.site == "word_embeddings":
-            inputs = self._mixed_word_embeddings(inputs, mixup)
-        outputs = self.roberta(**inputs, return_dict=True, mixup=mixup, **kwargs)
-        head = self.classifier
-        pooled = torch.tanh(head.dense(head.dropout(outputs.last_hidden_state[:, 0])))
-        return mixed_output(outputs, head.dropout(pooled), head.out_proj, labels, mixup)
-
-    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: Plan) -> dict[str, Tensor | None]:
-        # Given embeddings, RoBERTa counts positions through the padding; given tokens, it does not.
-        if inputs["position_ids"] is None and inputs["input_ids"] is not None:
-            embeddings = self.roberta.embeddings
-            inputs["position_ids"] = embeddings.create_position_ids_from_input_ids(
-                inputs["input_ids"], embeddings.padding_idx
-            )
-        return super()._mixed_word_embeddings(inputs, mixup)
+    mixup_modules = {
+        RobertaSelfAttention: MixupRobertaSelfAttention,
+        RobertaAttention: MixupRobertaAttention,
+        RobertaLayer: MixupRobertaLayer,
+    }

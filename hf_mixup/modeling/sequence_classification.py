@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.attention import attention_relevance
 from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan
@@ -43,11 +44,114 @@ class MixupModel(PreTrainedModel):
     """
 
     parent_class: type[PreTrainedModel]
+    mixup_modules: Mapping[type[nn.Module], type[nn.Module]]  # what the modules of a block become
 
-    # Each family says where its parts are.
-    _blocks: Callable[[], nn.ModuleList]  # the blocks of the encoder, in order
-    _embed: Callable[[dict[str, Tensor | None]], Tensor]  # the output of the embedding module
-    _query_key: Callable[[nn.Module], tuple[nn.Linear, nn.Linear]]  # the projections of a block's self-attention
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self._swap_classes()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        mixup: Plan | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """The parent's forward pass, or a mixed one.
+
+        A family whose parent takes other arguments names these in a `forward` of its own.
+
+        Args:
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as in the parent class.
+            labels: as in the parent class; not together with a plan.
+            mixup: what to mix; None makes this the parent's forward pass.
+
+        Raises:
+            ValueError: labels together with a plan, or a plan that does not fit the batch or the model.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        if mixup is None:
+            return super().forward(**inputs, labels=labels, **kwargs)
+        return self._mixed_forward(inputs, labels, mixup, **kwargs)
+
+    def _mixed_forward(
+        self, inputs: dict[str, Tensor | None], labels: Tensor | None, mixup: Plan, **kwargs: Any
+    ) -> MixupSequenceClassifierOutput:
+        """Encode, mixing on the way; then mix the pooled vector, classify it and mix the logits, as the plan says."""
+        if labels is not None:
+            raise ValueError(
+                "labels were given together with a mixup plan: leave them out of the mixed forward pass and compute "
+                "the loss from its logits with hf_mixup.mixing.Objective (MixupTrainer does both)."
+            )
+        mixup = self._prepared(inputs, mixup)
+        if mixup.site == "word_embeddings":
+            inputs = self._mixed_word_embeddings(inputs, mixup)
+        outputs = self._encode(inputs, mixup, **kwargs)
+        pooled, classifier = self._pooled(outputs, inputs, mixup), self._classifier()
+        if isinstance(mixup, BatchPlan) and mixup.dot_product:
+            logits = _dot_products(pooled, classifier, mixup)
+        else:
+            pooled = mixup.mix(pooled, "pooled")
+            logits = mixup.mix(classifier(pooled), "logits")
+        return MixupSequenceClassifierOutput(
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            label_weight=mixup.label_weight,
+            pooled=pooled,
+        )
+
+    # ---- Where a family has its parts; BERT's names are the default ----
+
+    def _blocks(self) -> nn.ModuleList:
+        """The blocks of the encoder, in order."""
+        return self.base_model.encoder.layer
+
+    def _embed(self, inputs: dict[str, Tensor | None]) -> Tensor:
+        """The input of the first block, `[batch, length, hidden]`."""
+        return self.base_model.embeddings(
+            **{name: value for name, value in inputs.items() if name != "attention_mask"}
+        )
+
+    def _encode(self, inputs: dict[str, Tensor | None], mixup: Plan, **kwargs: Any) -> ModelOutput:
+        """The encoder's output; the plan goes down to the blocks as a keyword argument."""
+        return self.base_model(**inputs, return_dict=True, mixup=mixup, **kwargs)
+
+    def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
+        """What the last linear layer reads, `[batch, hidden]`, after the last dropout."""
+        raise NotImplementedError
+
+    def _classifier(self) -> nn.Linear:
+        """The last linear layer."""
+        return self.classifier
+
+    def _block_arguments(self, inputs: dict[str, Tensor | None], hidden_states: Tensor) -> list[dict[str, Any]]:
+        """What each block gets beside its input when there is no plan."""
+        mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=inputs["attention_mask"]
+        )
+        return [{"attention_mask": mask}] * len(self._blocks())
+
+    def _attention_scores(
+        self, number: int, hidden_states: Tensor, arguments: dict[str, Any], head: int | None
+    ) -> Tensor:
+        """The scores before the softmax in block `number`, `[batch, heads, length, length]`, of one head or of all.
+
+        Padding need not be hidden in them.
+        """
+        attention = self._blocks()[number - 1].attention.self
+        return dot_product_scores(attention.query, attention.key, hidden_states, head, self.config.num_attention_heads)
 
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
         """Save a plain checkpoint: the `architectures` of its config name the parent class."""
@@ -79,19 +183,13 @@ class MixupModel(PreTrainedModel):
     @torch.no_grad()
     def _attention_relevance(self, inputs: dict[str, Tensor | None], tokens: Tensor, probe: AttentionProbe) -> Tensor:
         """How much attention each token receives, from a pass without dropout that ends at the block it needs."""
-        blocks, heads = self._blocks(), self.config.num_attention_heads
         with _evaluating(self):
             hidden_states = self._embed(inputs)
-            mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=inputs["attention_mask"]
-            )
-            for block in blocks[: probe.layer - 1]:
-                hidden_states = block(hidden_states, mask)
-        query, key = (
-            _one_head(projection, hidden_states, probe.head, heads)
-            for projection in self._query_key(blocks[probe.layer - 1])
-        )
-        return attention_relevance(query, key, tokens, query.shape[-1] ** -0.5)
+            arguments = self._block_arguments(inputs, hidden_states)
+            for block, given in zip(self._blocks()[: probe.layer - 1], arguments, strict=False):
+                hidden_states = block(hidden_states, **given)
+            scores = self._attention_scores(probe.layer, hidden_states, arguments[probe.layer - 1], probe.head)
+        return attention_relevance(scores, tokens)
 
     def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
         """The inputs with mixed word embeddings in place of tokens; positions, types and mask stay the own row's."""
@@ -102,56 +200,22 @@ class MixupModel(PreTrainedModel):
             inputs = {name: None if value is None else torch.cat([value, value]) for name, value in inputs.items()}
         return {**inputs, "input_ids": None, "inputs_embeds": mixup.mix(embeddings, "word_embeddings")}
 
-    def _swap_classes(self, blocks: Iterable[nn.Module], classes: Mapping[type, type]) -> None:
+    def _swap_classes(self) -> None:
         """Give the modules of the blocks their mixup classes, in place.
 
         A module built anew would draw other initial weights, so only the class of the existing one changes. Each
         swapped module learns the number of its block, counted from 1.
         """
-        for number, block in enumerate(blocks, start=1):
+        for number, block in enumerate(self._blocks(), start=1):
             for module in block.modules():
-                if type(module) in classes:
-                    module.__class__ = classes[type(module)]
+                if type(module) in self.mixup_modules:
+                    module.__class__ = self.mixup_modules[type(module)]
                     module.mixup_layer = number
         # Sharding and device maps find the modules that must stay whole by the names of their classes.
-        renamed = {parent.__name__: swapped.__name__ for parent, swapped in classes.items()}
+        renamed = {parent.__name__: swapped.__name__ for parent, swapped in self.mixup_modules.items()}
         for module in self.modules():
             if isinstance(module, PreTrainedModel):
-                module._no_split_modules = {renamed.get(name, name) for name in module._no_split_modules}
-
-
-def mixed_output(
-    outputs: ModelOutput, pooled: Tensor, classifier: nn.Linear, labels: Tensor | None, mixup: Plan
-) -> MixupSequenceClassifierOutput:
-    """The last lines of a mixed forward pass: mix the pooled vector, classify it, mix the logits, as the plan says.
-
-    Args:
-        outputs: what the encoder returned.
-        pooled: `[batch, hidden]`, what the last linear layer reads, after the last dropout.
-        classifier: that last linear layer.
-        labels: must be None.
-        mixup: the plan, without an open probe.
-
-    Raises:
-        ValueError: labels were given together with a plan.
-    """
-    if labels is not None:
-        raise ValueError(
-            "labels were given together with a mixup plan: leave them out of the mixed forward pass and compute the "
-            "loss from its logits with hf_mixup.mixing.Objective (MixupTrainer does both)."
-        )
-    if isinstance(mixup, BatchPlan) and mixup.dot_product:
-        logits = _dot_products(pooled, classifier, mixup)
-    else:
-        pooled = mixup.mix(pooled, "pooled")
-        logits = mixup.mix(classifier(pooled), "logits")
-    return MixupSequenceClassifierOutput(
-        logits=logits,
-        hidden_states=outputs.hidden_states,
-        attentions=outputs.attentions,
-        label_weight=mixup.label_weight,
-        pooled=pooled,
-    )
+                module._no_split_modules = {renamed.get(name, name) for name in module._no_split_modules or ()}
 
 
 def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Tensor:
@@ -169,8 +233,16 @@ def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Te
     return scores if classifier.bias is None else scores + 0 * classifier.bias
 
 
-def _one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
-    """`[batch, heads, length, head size]`, of one head or of all, without computing the others."""
+def dot_product_scores(
+    query: nn.Linear, key: nn.Linear, hidden_states: Tensor, head: int | None, heads: int
+) -> Tensor:
+    """Scaled dot products `[batch, heads, length, length]` of one head, or with None of all."""
+    queries, keys = (one_head(projection, hidden_states, head, heads) for projection in (query, key))
+    return queries @ keys.mT * queries.shape[-1] ** -0.5
+
+
+def one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
+    """`[batch, heads, length, head size]`, of one head without computing the others, or with None of all."""
     size = projection.out_features // heads
     if isinstance(projection.weight, DTensor):
         raise ValueError(

@@ -99,7 +99,7 @@ def test_relevance_and_ratio_of_tokens(seed):
     lengths = generator.integers(1, length + 1, rows)
     tokens = torch.from_numpy(np.arange(length) < lengths[:, None])
     partner = generator.permutation(rows)
-    relevance = attention_relevance(query, key, tokens, 0.7)
+    relevance = attention_relevance(0.7 * query @ key.mT, tokens)
     expected = np.zeros((rows, length))
     for i in range(rows):
         n = lengths[i]

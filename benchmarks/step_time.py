@@ -57,6 +57,7 @@ class Side:
         else:
             model = AutoModelForSequenceClassification.from_config(config)
             self.trainer = Trainer(model, TrainingArguments(**common))
+        self.trainer.state.max_steps = 10_000
         self.trainer.create_optimizer_and_scheduler(10_000)
         self.model, self.trainer.optimizer = self.trainer.accelerator.prepare(model, self.trainer.optimizer)
         self.trainer.current_gradient_accumulation_steps = 1

@@ -15,7 +15,7 @@ import torch
 from transformers import BertModel, DistilBertModel, RobertaModel
 from transformers.utils import logging as transformers_logging
 
-from tests.tiny import FAMILIES, bpe_tokenizer, save_base_model, wordpiece_tokenizer
+from tests.tiny import CONFIGS, FAMILIES, bpe_tokenizer, save_base_model, wordpiece_tokenizer
 
 torch.set_num_threads(1)
 transformers_logging.set_verbosity_error()
@@ -24,6 +24,11 @@ transformers_logging.disable_progress_bar()
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=CONFIGS)
+def any_family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 

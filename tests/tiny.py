@@ -9,23 +9,27 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AlbertConfig,
     BertConfig,
-    BertForSequenceClassification,
     BertTokenizerFast,
+    CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
-    DistilBertForSequenceClassification,
+    ElectraConfig,
+    GPT2Config,
+    LlamaConfig,
+    ModernBertConfig,
+    MPNetConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
-    RobertaForSequenceClassification,
     RobertaTokenizerFast,
+    XLMRobertaConfig,
     set_seed,
 )
 
-from hf_mixup import (
-    MixupBertForSequenceClassification,
-    MixupDistilBertForSequenceClassification,
-    MixupRobertaForSequenceClassification,
-)
+from hf_mixup.modeling.auto import MODELS
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog",
@@ -38,59 +42,84 @@ SENTENCES = [
     "this is a dull, slow and humourless comedy!",
 ]
 
-PARENTS = {
-    "bert": BertForSequenceClassification,
-    "roberta": RobertaForSequenceClassification,
-    "distilbert": DistilBertForSequenceClassification,
-}
-MIXUP_CLASSES = {
-    "bert": MixupBertForSequenceClassification,
-    "roberta": MixupRobertaForSequenceClassification,
-    "distilbert": MixupDistilBertForSequenceClassification,
-}
-FAMILIES = tuple(PARENTS)
 NUM_LAYERS = 3
 VOCABULARY = 90
-PAD = {"bert": 0, "roberta": 1, "distilbert": 0}
+# The families of most tests; the others differ in their modules alone and have the conformance tests of
+# tests/modeling/test_families.py.
+FAMILIES = ("bert", "roberta", "distilbert")
+CONFIGS = {
+    "albert": AlbertConfig,
+    "bert": BertConfig,
+    "camembert": CamembertConfig,
+    "deberta-v2": DebertaV2Config,
+    "distilbert": DistilBertConfig,
+    "electra": ElectraConfig,
+    "gpt2": GPT2Config,
+    "llama": LlamaConfig,
+    "modernbert": ModernBertConfig,
+    "mpnet": MPNetConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "roberta": RobertaConfig,
+    "xlm-roberta": XLMRobertaConfig,
+}
+MIXUP_CLASSES = MODELS
+PARENTS = {family: model_class.parent_class for family, model_class in MODELS.items()}
+PAD = dict.fromkeys(CONFIGS, 0) | dict.fromkeys(("camembert", "mpnet", "roberta", "xlm-roberta"), 1)
+# What a configuration calls the probabilities of dropout, and what else a family needs to be tiny.
+DROPOUTS = {
+    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "llama": ("attention_dropout",),
+    "modernbert": ("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout"),
+    "qwen2": ("attention_dropout",),
+    "qwen3": ("attention_dropout",),
+}
+OPTIONS = {
+    "albert": {"embedding_size": 16, "classifier_dropout_prob": 0.0},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+    "distilbert": {"hidden_dim": 64},
+    "electra": {"embedding_size": 16},
+    "gpt2": {"n_inner": 64, "bos_token_id": 2, "eos_token_id": 3},
+    "llama": {"num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
+    "modernbert": {"local_attention": 6, "global_attn_every_n_layers": 2, "initializer_cutoff_factor": 2.0}
+    | {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    "qwen2": {"num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3},
+}
+
+
+# Upstream computes the attention of these by itself.
+EAGER_ONLY = ("deberta-v2", "mpnet")
 
 
 def tiny_config(family: str, num_labels: int = 3, dropout: float = 0.1, vocab_size: int = VOCABULARY, **options):
     """Three blocks of width 32; the initial weights are large enough that every difference shows in the logits."""
-    if family == "distilbert":
-        return DistilBertConfig(
-            n_layers=NUM_LAYERS,
-            dim=32,
-            n_heads=4,
-            hidden_dim=64,
-            vocab_size=vocab_size,
-            max_position_embeddings=64,
-            dropout=dropout,
-            attention_dropout=dropout,
-            seq_classif_dropout=dropout,
-            initializer_range=0.2,
-            num_labels=num_labels,
+    dropouts = DROPOUTS.get(family, ("hidden_dropout_prob", "attention_probs_dropout_prob"))
+    sizes = {"num_hidden_layers": NUM_LAYERS, "hidden_size": 32, "num_attention_heads": 4}
+    if "distilbert" == family:
+        sizes = {"n_layers": NUM_LAYERS, "dim": 32, "n_heads": 4}
+    return CONFIGS[family](
+        **sizes,
+        **({} if "hidden_dim" in OPTIONS.get(family, {}) or family == "gpt2" else {"intermediate_size": 64}),
+        **{
+            "vocab_size": vocab_size,
+            "max_position_embeddings": 64 if family == "distilbert" else 66,
+            "initializer_range": 0.2,
+            "num_labels": num_labels,
+            "pad_token_id": PAD[family],
+            **OPTIONS.get(family, {}),
+            **dict.fromkeys(dropouts, dropout),
             **options,
-        )
-    config_class = {"bert": BertConfig, "roberta": RobertaConfig}[family]
-    return config_class(
-        num_hidden_layers=NUM_LAYERS,
-        hidden_size=32,
-        num_attention_heads=4,
-        intermediate_size=64,
-        vocab_size=vocab_size,
-        max_position_embeddings=66,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,
-        num_labels=num_labels,
-        pad_token_id=PAD[family],
-        **options,
+        },
     )
 
 
 def tiny_model(family: str, seed: int = 0, mixup: bool = True, attention: str = "sdpa", **options):
     """A random model, in training mode."""
     set_seed(seed)
+    if family in EAGER_ONLY:
+        attention = "eager"
     config = tiny_config(family, attn_implementation=attention, **options)
     return (MIXUP_CLASSES if mixup else PARENTS)[family](config)
 

@@ -215,16 +215,25 @@ class PairPlan:
         mixes_inside = self.site in ("attention", "attention_block") and layer == min(self.layers)
         if self.clean_weight is not None and mixes_inside:
             hidden_states = torch.cat([hidden_states, hidden_states])
-        rows = self.rows
-        own_mask = None if mask is None else mask[:rows]
-        mixed_mask = self._mixed_mask(own_mask, layer)
-        if mask is not None and hidden_states.shape[0] > rows:
-            mixed_mask = torch.cat([own_mask, mixed_mask])
-        return hidden_states, mixed_mask
+        if mask is None:
+            return hidden_states, None
+        # Where the word embeddings were mixed, the mask comes with clean and mixed rows already.
+        clean_mask, mixed_mask = mask[: self.rows], self._mixed_mask(mask[-self.rows :], layer)
+        apart = hidden_states.shape[0] > self.rows
+        return hidden_states, torch.cat([clean_mask, mixed_mask]) if apart else mixed_mask
 
-    def _mixed_mask(self, mask: Tensor | None, layer: int) -> Tensor | None:
+    def mask_after(self, mask: Tensor, layer: int) -> Tensor:
+        """Which positions attention sees after block `layer` (0: after the embeddings), of clean and mixed rows.
+
+        Args:
+            mask: `[batch, length]`, nonzero where there is a token.
+        """
+        mixed = self._mixed_mask(mask, layer + 1)
+        return mixed if self.clean_weight is None or self.site not in TOKEN_SITES else torch.cat([mask, mixed])
+
+    def _mixed_mask(self, mask: Tensor, layer: int) -> Tensor:
         """The mask of mixed rows: the policy's, once something was mixed before the attention of the block."""
-        if mask is None or self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
+        if self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
             return mask
         partners = mask.index_select(0, self.partner)
         union = self.attention_mask == "union"
@@ -292,6 +301,10 @@ class BatchPlan:
     def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
         """What block `layer` reads: nothing is mixed before the pooled vector."""
         return hidden_states, mask
+
+    def mask_after(self, mask: Tensor, layer: int) -> Tensor:
+        """Which positions attention sees: the rows' own."""
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,6 +376,10 @@ class SpanPlan:
     def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
         """What block `layer` reads: block 1, the embeddings with the tap; nothing is mixed inside the model."""
         return self.mix(hidden_states, "embeddings") if layer == 1 else hidden_states, mask
+
+    def mask_after(self, mask: Tensor, layer: int) -> Tensor:
+        """Which positions attention sees: the rows' own."""
+        return mask
 
 
 Plan = PairPlan | BatchPlan | SpanPlan

@@ -7,15 +7,37 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from hf_mixup.modeling.albert import MixupAlbertForSequenceClassification
 from hf_mixup.modeling.bert import MixupBertForSequenceClassification
+from hf_mixup.modeling.camembert import MixupCamembertForSequenceClassification
+from hf_mixup.modeling.deberta_v2 import MixupDebertaV2ForSequenceClassification
 from hf_mixup.modeling.distilbert import MixupDistilBertForSequenceClassification
+from hf_mixup.modeling.electra import MixupElectraForSequenceClassification
+from hf_mixup.modeling.gpt2 import MixupGPT2ForSequenceClassification
+from hf_mixup.modeling.llama import MixupLlamaForSequenceClassification
+from hf_mixup.modeling.modernbert import MixupModernBertForSequenceClassification
+from hf_mixup.modeling.mpnet import MixupMPNetForSequenceClassification
+from hf_mixup.modeling.qwen2 import MixupQwen2ForSequenceClassification
+from hf_mixup.modeling.qwen3 import MixupQwen3ForSequenceClassification
 from hf_mixup.modeling.roberta import MixupRobertaForSequenceClassification
 from hf_mixup.modeling.sequence_classification import MixupModel
+from hf_mixup.modeling.xlm_roberta import MixupXLMRobertaForSequenceClassification
 
 MODELS: dict[str, type[MixupModel]] = {
+    "albert": MixupAlbertForSequenceClassification,
     "bert": MixupBertForSequenceClassification,
+    "camembert": MixupCamembertForSequenceClassification,
+    "deberta-v2": MixupDebertaV2ForSequenceClassification,
     "distilbert": MixupDistilBertForSequenceClassification,
+    "electra": MixupElectraForSequenceClassification,
+    "gpt2": MixupGPT2ForSequenceClassification,
+    "llama": MixupLlamaForSequenceClassification,
+    "modernbert": MixupModernBertForSequenceClassification,
+    "mpnet": MixupMPNetForSequenceClassification,
+    "qwen2": MixupQwen2ForSequenceClassification,
+    "qwen3": MixupQwen3ForSequenceClassification,
     "roberta": MixupRobertaForSequenceClassification,
+    "xlm-roberta": MixupXLMRobertaForSequenceClassification,
 }
 
 HUB_OPTIONS = (

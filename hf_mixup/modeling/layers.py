@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hf_mixup.mixing.plan import Plan
@@ -54,3 +55,18 @@ class BlockMixup:
         hidden_states, attention_mask = mixup.enter_block(hidden_states, attention_mask, self.mixup_layer)
         hidden_states = super().forward(hidden_states, attention_mask, *args, mixup=mixup, **kwargs)
         return mixup.mix(hidden_states, "hidden", self.mixup_layer)
+
+
+class FindsPlan:
+    """A block of a family whose encoder does not pass keyword arguments on: it finds the plan on itself."""
+
+    mixup_plan: Plan | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Here and not in forward: activation checkpointing runs forward again when the plan is no longer there.
+        return super().__call__(*args, mixup=self.mixup_plan, **kwargs)
+
+
+def for_rows(given: Tensor | None, rows: int) -> Tensor | None:
+    """What a block is given for each row of the batch, twice if clean and mixed rows are in it."""
+    return given if given is None or given.shape[0] in (1, rows) else torch.cat([given, given])

@@ -8,7 +8,7 @@ from transformers import RobertaForSequenceClassification
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaLayer, RobertaSelfAttention
 
-from hf_mixup.mixing.plan import Plan
+from hf_mixup.mixing.plan import PairPlan, Plan
 from hf_mixup.modeling.layers import AttentionBlockMixup, BlockMixup, SelfAttentionMixup
 from hf_mixup.modeling.sequence_classification import MixupModel
 
@@ -26,7 +26,7 @@ class MixupRobertaLayer(BlockMixup, RobertaLayer):
 
 
 class RobertaHeadMixup(MixupModel):
-    """What the relatives of RoBERTa share: a head of two linear layers, and positions counted over the tokens alone."""
+    """What the relatives of RoBERTa share: a head of two layers, and positions counted over the tokens alone."""
 
     def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
         head = self.classifier
@@ -35,14 +35,17 @@ class RobertaHeadMixup(MixupModel):
     def _classifier(self) -> nn.Linear:
         return self.classifier.out_proj
 
-    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: Plan) -> dict[str, Tensor | None]:
+    def _mixed_word_embeddings(
+        self, inputs: dict[str, Tensor | None], mixup: PairPlan
+    ) -> tuple[dict[str, Tensor | None], PairPlan]:
         # Given embeddings, this family counts positions through the padding; given tokens, it does not.
         if inputs["position_ids"] is None and inputs["input_ids"] is not None:
-            embeddings = self.base_model.embeddings
-            inputs["position_ids"] = embeddings.create_position_ids_from_input_ids(
-                inputs["input_ids"], embeddings.padding_idx
-            )
+            inputs = {**inputs, "position_ids": self._positions(inputs["input_ids"])}
         return super()._mixed_word_embeddings(inputs, mixup)
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        embeddings = self.base_model.embeddings
+        return embeddings.create_position_ids_from_input_ids(input_ids, embeddings.padding_idx)
 
 
 class MixupRobertaForSequenceClassification(RobertaHeadMixup, RobertaForSequenceClassification):

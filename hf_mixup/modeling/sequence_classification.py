@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
@@ -49,6 +50,14 @@ class MixupModel(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self._swap_classes()
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: all weights are those of the parent, so that transformers is to treat them as its own.
+
+        It leaves out parts of its initialization for classes from elsewhere, and converts their checkpoints otherwise.
+        """
+        return False
 
     @can_return_tuple
     def forward(
@@ -96,8 +105,9 @@ class MixupModel(PreTrainedModel):
             )
         mixup = self._prepared(inputs, mixup)
         if mixup.site == "word_embeddings":
-            inputs = self._mixed_word_embeddings(inputs, mixup)
-        outputs = self._encode(inputs, mixup, **kwargs)
+            outputs = self._encode(*self._mixed_word_embeddings(inputs, mixup), **kwargs)
+        else:
+            outputs = self._encode(inputs, mixup, **kwargs)
         pooled, classifier = self._pooled(outputs, inputs, mixup), self._classifier()
         if isinstance(mixup, BatchPlan) and mixup.dot_product:
             logits = _dot_products(pooled, classifier, mixup)
@@ -187,18 +197,28 @@ class MixupModel(PreTrainedModel):
             hidden_states = self._embed(inputs)
             arguments = self._block_arguments(inputs, hidden_states)
             for block, given in zip(self._blocks()[: probe.layer - 1], arguments, strict=False):
-                hidden_states = block(hidden_states, **given)
-            scores = self._attention_scores(probe.layer, hidden_states, arguments[probe.layer - 1], probe.head)
+                outputs = block(hidden_states, **given)
+                hidden_states = outputs[0] if isinstance(outputs, tuple) else outputs
+            with _unsharded(self._blocks()[probe.layer - 1]):
+                scores = self._attention_scores(probe.layer, hidden_states, arguments[probe.layer - 1], probe.head)
         return attention_relevance(scores, tokens)
 
-    def _mixed_word_embeddings(self, inputs: dict[str, Tensor | None], mixup: PairPlan) -> dict[str, Tensor | None]:
-        """The inputs with mixed word embeddings in place of tokens; positions, types and mask stay the own row's."""
-        embeddings = inputs["inputs_embeds"]
+    def _mixed_word_embeddings(
+        self, inputs: dict[str, Tensor | None], mixup: PairPlan
+    ) -> tuple[dict[str, Tensor | None], PairPlan]:
+        """The inputs with mixed word embeddings in place of tokens and their mask, and what is left to do: no masks.
+
+        Positions and types stay the own row's.
+        """
+        embeddings, mask = inputs["inputs_embeds"], inputs["attention_mask"]
         if embeddings is None:
             embeddings = self.get_input_embeddings()(inputs["input_ids"])
         if mixup.clean_weight is not None:
             inputs = {name: None if value is None else torch.cat([value, value]) for name, value in inputs.items()}
-        return {**inputs, "input_ids": None, "inputs_embeds": mixup.mix(embeddings, "word_embeddings")}
+        mixed = {"input_ids": None, "inputs_embeds": mixup.mix(embeddings, "word_embeddings")}
+        if mask is not None:
+            mixed["attention_mask"] = mixup.mask_after(mask, 0)
+        return {**inputs, **mixed}, replace(mixup, attention_mask="own")
 
     def _swap_classes(self) -> None:
         """Give the modules of the blocks their mixup classes, in place.
@@ -216,6 +236,20 @@ class MixupModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, PreTrainedModel):
                 module._no_split_modules = {renamed.get(name, name) for name in module._no_split_modules or ()}
+
+
+class PlanOnBlocks(MixupModel):
+    """Base for families whose encoders pass no keyword arguments down: their blocks find the plan on themselves."""
+
+    def _encode(self, inputs: dict[str, Tensor | None], mixup: Plan, **kwargs: Any) -> ModelOutput:
+        blocks = self._blocks()
+        for block in blocks:
+            block.mixup_plan = mixup
+        try:
+            return self.base_model(**inputs, return_dict=True, **kwargs)
+        finally:
+            for block in blocks:
+                block.mixup_plan = None
 
 
 def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Tensor:
@@ -241,14 +275,16 @@ def dot_product_scores(
     return queries @ keys.mT * queries.shape[-1] ** -0.5
 
 
+def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """The scores with what an attention mask, bool (True = visible) or to be added, hides."""
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
 def one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
     """`[batch, heads, length, head size]`, of one head without computing the others, or with None of all."""
     size = projection.out_features // heads
-    if isinstance(projection.weight, DTensor):
-        raise ValueError(
-            "attentionmix reads the query and key weights of a block from outside, where FSDP has them sharded: train "
-            "without FSDP, or choose another method."
-        )
     if head is None or type(projection) is not nn.Linear:
         # An adapter's own forward pass (LoRA) adds to the weights, so its output is cut instead.
         projected = projection(hidden_states).unflatten(-1, (-1, size))
@@ -258,6 +294,29 @@ def one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, hea
         bias = None if projection.bias is None else projection.bias[rows]
         projected = nn.functional.linear(hidden_states, projection.weight[rows], bias).unflatten(-1, (-1, size))
     return projected.transpose(1, 2)
+
+
+@contextmanager
+def _unsharded(block: nn.Module) -> Iterator[None]:
+    """The block's weights whole inside: it is read there without its own forward pass, which would gather them.
+
+    Raises:
+        ValueError: they are sharded together with other modules.
+    """
+    units = [module for module in block.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.unshard()
+    try:
+        if any(isinstance(parameter, DTensor) for parameter in block.parameters()):
+            raise ValueError(
+                f"attentionmix reads the weights of one {type(block).__name__}, which are sharded together with other "
+                "modules: let FSDP2 wrap the blocks (fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP), or choose another "
+                "method."
+            )
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
 
 
 @contextmanager

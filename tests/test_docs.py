@@ -9,7 +9,10 @@ import torch
 
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
+from hf_mixup.modeling.auto import MODELS
+from tests import tiny
 from tests.methods import test_every_method
+from tests.modeling import test_families
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,3 +65,21 @@ def test_the_example_of_adding_a_method_works(monkeypatch):
     assert plan.weight.shape == (4, 1, 1) and (plan.label_weight >= 0.5).all()
     monkeypatch.setattr(test_every_method, "METHODS", methods.METHODS)
     test_every_method.test_logits_and_loss_equal_the_formula("bert", "middle", rows=5)
+
+
+def test_the_example_of_adding_a_family_works(monkeypatch, tmp_path):
+    text = (ROOT / "docs" / "add_a_family.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for table in (MODELS, tiny.CONFIGS, tiny.PAD, tiny.PARENTS):
+        # Taken out again after the test.
+        monkeypatch.setitem(table, "data2vec-text", None)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "add_a_family.md", "exec"), names)
+    tiny.PARENTS["data2vec-text"] = MODELS["data2vec-text"].parent_class
+    test_families.test_initial_weights_logits_and_checkpoints_are_the_parents("data2vec-text", tmp_path)
+    test_families.test_the_data_columns_are_the_parents("data2vec-text")
+    for site, layers in (("word_embeddings", ()), ("hidden", (2,)), ("attention", (1, 2, 3)), ("pooled", ())):
+        test_families.test_every_site_equals_hooks_on_the_parent("data2vec-text", site, layers, "sdpa")
+    test_families.test_attentionmix_reads_the_attention_of_the_parent("data2vec-text", layer=2, head=3)

@@ -67,7 +67,7 @@ def test_the_auto_class_finds_the_family(family, tmp_path):
 
 
 def test_an_unknown_family_is_an_error_that_lists_the_supported():
-    with pytest.raises(ValueError, match=r"'xlnet' has no mixup class: supported are bert, distilbert, roberta"):
+    with pytest.raises(ValueError, match=r"'xlnet' has no mixup class: supported are albert, bert, camembert"):
         AutoMixupModelForSequenceClassification.from_config(XLNetConfig(n_layer=1, d_model=8, n_head=2, d_inner=8))
     with pytest.raises(TypeError, match="from_pretrained"):
         AutoMixupModelForSequenceClassification()

@@ -41,10 +41,11 @@ from transformers import (
     default_data_collator,
     set_seed,
 )
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
+from hf_mixup.errors import UsageError, as_one_line, first_line, listed
 from hf_mixup.glue.arguments import parse_arguments, split_names
-from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed
+from hf_mixup.glue.faults import fault_sentence
 from hf_mixup.glue.folders import (
     check_model_folder,
     check_output_dir,
@@ -65,8 +66,15 @@ from hf_mixup.glue.loading import (
 from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
 from hf_mixup.glue.options import check_best_metric, check_label_options, check_model_options, check_ranges
 from hf_mixup.glue.tasks import TASKS, get_task
+from hf_mixup.hub import without_token
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
-from hf_mixup.trainer import MixupTrainer, MixupTrainingArguments, NonFiniteLossError
+from hf_mixup.trainer import (
+    CheckpointError,
+    MixupTrainer,
+    MixupTrainingArguments,
+    NonFiniteLossError,
+    save_on_sigterm,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +192,14 @@ class DataTrainingArguments:
         given = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
         return {split: path for split, path in given.items() if path is not None}
 
+    def words_for(self, split: str) -> str:
+        """What the rows of a split are called in the model card: their file, or their split of the data set."""
+        path = self.files.get(split)
+        if split != "validation" or self.validation_split is None:
+            return split if path is None else os.path.basename(path)
+        train = "train" if self.train_file is None else os.path.basename(self.train_file)
+        return f"{self.validation_split:.0%} held out of {train}"
+
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The label column, or one for each class."""
@@ -205,23 +221,27 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         The content of `all_results.json`.
 
     Raises:
-        hf_mixup.glue.errors.UsageError: a mistake in flags, files, labels or folders, in one sentence.
+        hf_mixup.errors.UsageError: a mistake in flags, files, labels or folders, in one sentence.
         hf_mixup.trainer.NonFiniteLossError: the loss or the gradient became NaN or infinite.
+        hf_mixup.trainer.SaveError: the disk is full.
+        SystemExit: code 143 after SIGTERM in training, when a checkpoint is saved.
+        hf_mixup.hub.HubError: --push_to_hub failed at the end; everything is in --output_dir.
 
     Example:
         >>> main(["--model_name_or_path", "bert-base-uncased", "--train_file", "train.csv",
         ...       "--do_train", "--output_dir", "out"])  # doctest: +SKIP
     """
+    command_line = sys.argv[1:] if argv is None else argv
     (model_args, data_args, training_args), notices = parse_arguments(
-        sys.argv[1:] if argv is None else argv, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
+        command_line, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
     )
     check_ranges(training_args)
     check_request(data_args, training_args)
     check_model_folder(model_args.model_name_or_path, model_args.config_name, model_args.tokenizer_name)
     check_output_dir(training_args.output_dir)
-    checkpoint = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
 
     set_up_logging(training_args)
+    checkpoint = find_checkpoint(training_args)
     for notice in notices:
         logger.warning(notice)
     logger.warning(
@@ -358,20 +378,23 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         raise UsageError(as_one_line(error)) from error
 
     if train_dataset is not None:
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics = train(trainer, checkpoint).metrics
         metrics["train_samples"] = len(train_dataset)
-        trainer.save_model()  # the tokenizer too
+        # The tokenizer too. The upload comes last, so that it cannot keep the run from its numbers.
+        trainer.save_model(_internal_call=True)
         trainer.log_metrics("train", metrics)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
 
     # The numbers of MNLI's second validation split have names that end in _mm.
+    evaluations: dict[str, dict[str, float]] = {}
     if eval_names:
         logger.info("*** Evaluate ***")
         combined = {}
         for name in eval_names:
             metrics = trainer.evaluate(eval_dataset=tokenized[name])
             metrics["eval_samples"] = len(tokenized[name])
+            evaluations[data_args.words_for(name)] = dict(metrics)
             if name.endswith("_mismatched"):
                 metrics = {f"{key}_mm": value for key, value in metrics.items()}
             combined.update(metrics)
@@ -393,6 +416,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         card["dataset_tags"] = "glue"
         card["dataset_args"] = data_args.task_name
         card["dataset"] = f"GLUE {data_args.task_name.upper()}"
+    elif data_args.dataset_name is not None:
+        card["dataset_tags"] = card["dataset"] = data_args.dataset_name
+        card["dataset_args"] = data_args.dataset_config_name
+    elif data_args.train_file is not None:
+        card["dataset"] = f"the file {os.path.basename(data_args.train_file)}"
+    card["evaluations"] = evaluations
+    # With $HF_TOKEN in place of an access token.
+    secrets = (model_args.token, training_args.hub_token)
+    card["command"] = ["python", "run_glue_mixup.py", *without_token(command_line, secrets)]
     if training_args.push_to_hub:
         trainer.push_to_hub(**card)
     else:
@@ -432,6 +464,13 @@ def check_request(data_args: DataTrainingArguments, training_args: MixupTraining
         raise UsageError(
             "--mixup_updates makes several updates of a batch and --gradient_accumulation_steps one update of several "
             "batches; set one of the two to 1"
+        )
+    # torch counts the processes only where it knows a backend for their device.
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1 and training_args.world_size == 1:
+        raise UsageError(
+            f"{processes} processes were started, but each would train alone and write into the same folder; on CPUs "
+            "add --use_cpu, which makes them one run"
         )
     if training_args.do_train and training_args.n_gpu > 1 and training_args.mixup().site is not None:
         raise UsageError(
@@ -630,6 +669,26 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, model: PreTra
     return min(wanted, limit)
 
 
+def train(trainer: MixupTrainer, checkpoint: str | None) -> TrainOutput:
+    """Train, from a checkpoint on if there is one. SIGTERM saves a checkpoint and ends the process with code 143.
+
+    Raises:
+        UsageError: the checkpoint is another model's.
+        NonFiniteLossError: the loss or the gradient became NaN or infinite; the weights of the step before are saved.
+    """
+    try:
+        with save_on_sigterm(trainer):
+            return trainer.train(resume_from_checkpoint=checkpoint)
+    except CheckpointError as error:
+        raise UsageError(f"--resume_from_checkpoint: {error}") from error
+    except NonFiniteLossError as error:
+        folder = os.path.join(trainer.args.output_dir, "last-good-weights")
+        trainer.save_model(folder, _internal_call=True)
+        raise NonFiniteLossError(
+            f"{str(error).rstrip('.')}; the model of step {trainer.state.global_step} is saved in {folder}"
+        ) from error
+
+
 def log_class_distribution(encoded_labels: list, labels: Labels, split: str) -> None:
     """Log how often each class occurs."""
     if labels.kind == "single":
@@ -655,18 +714,22 @@ def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """Run `main` as a command: mistakes of the user are one sentence on stderr.
+    """Run `main` as a command: mistakes of the user and faults of the machine are one sentence on stderr.
 
     Returns:
-        The exit code: 0; 2 for a mistake of the user; 1 if the loss became NaN or infinite.
+        The exit code: 0; 2 for a mistake of the user; 1 for a loss that became NaN or infinite, a full disk or
+        memory, or an upload that failed. After SIGTERM in training the process ends with 143.
     """
     try:
         main(argv)
     except UsageError as error:
         sys.stderr.write(f"{as_one_line(error)}\n")
         return 2
-    except NonFiniteLossError as error:
-        sys.stderr.write(f"{as_one_line(error)}\n")
+    except Exception as error:
+        sentence = fault_sentence(error)
+        if sentence is None:
+            raise
+        sys.stderr.write(f"{sentence}\n")
         return 1
     return 0
 

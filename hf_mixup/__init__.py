@@ -16,13 +16,22 @@ if TYPE_CHECKING:
         MixupDistilBertForSequenceClassification,
         MixupRobertaForSequenceClassification,
     )
-    from hf_mixup.trainer import MixupTrainer, MixupTrainerMixin, MixupTrainingArguments, NonFiniteLossError
+    from hf_mixup.trainer import (
+        CheckpointError,
+        MixupTrainer,
+        MixupTrainerMixin,
+        MixupTrainingArguments,
+        NonFiniteLossError,
+        SaveError,
+        save_on_sigterm,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
     "AutoMixupModelForSequenceClassification",
+    "CheckpointError",
     "Method",
     "Mixup",
     "MixupBertForSequenceClassification",
@@ -34,7 +43,9 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "PairPlan",
+    "SaveError",
     "StepKey",
+    "save_on_sigterm",
     "weighted_mean",
 ]
 

@@ -1,4 +1,4 @@
-"""The `hf-mixup` command: `demo`, `train` and `methods`."""
+"""The `hf-mixup` command: `demo`, `train`, `push` and `methods`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,31 @@ def train(arguments: Sequence[str]) -> int:
     return run_script(list(arguments))
 
 
+def push(arguments: Sequence[str]) -> int:
+    """Upload a trained model to the Hub, also when the upload of its training failed (options: push --help)."""
+    parser = _Parser(
+        prog="hf-mixup push",
+        description="Upload a trained model to the Hub; optimizer files and pickles stay here. The access token is "
+        "that of the environment variable HF_TOKEN, or of `hf auth login`.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder of a saved model: an --output_dir, or a checkpoint")
+    parser.add_argument("repo", metavar="REPO", help="user/model, or model for one of your own; created if needed")
+    parser.add_argument("--private", action="store_true", default=None, help="a new repository is private")
+    parser.add_argument("--revision", metavar="BRANCH", help="the branch to upload to (default: main)")
+    options = parser.parse_args(arguments)
+
+    from hf_mixup.errors import UsageError
+    from hf_mixup.hub import HubError, push_folder
+
+    try:
+        url = push_folder(options.folder, options.repo, options.private, options.revision)
+    except (UsageError, HubError) as error:
+        sys.stderr.write(f"hf-mixup push: {error}\n")
+        return 2 if isinstance(error, UsageError) else 1
+    sys.stdout.write(f"{options.folder} is uploaded to {url}\n")
+    return 0
+
+
 def methods(arguments: Sequence[str]) -> int:
     """List the mixup methods with their defaults, costs and papers."""
     parser = _Parser(prog="hf-mixup methods", description=methods.__doc__)
@@ -49,7 +74,12 @@ def methods(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"demo": demo, "train": train, "methods": methods}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "demo": demo,
+    "train": train,
+    "push": push,
+    "methods": methods,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ import run_glue_mixup
 from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
 from hf_mixup.demo.data import Request, generate, write
 from hf_mixup.demo.templates import INTENTS
-from hf_mixup.glue.errors import UsageError, as_one_line
+from hf_mixup.errors import UsageError, as_one_line
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.trainer import NonFiniteLossError
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")

@@ -7,12 +7,15 @@ import re
 from pathlib import Path
 
 from transformers import PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
-from hf_mixup.glue.errors import UsageError, listed
+from hf_mixup.errors import UsageError, listed
+from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.checkpoints import CheckpointError, whole_checkpoint
 
 _RESULT_FILES = ("all_results.json", "eval_results.json", "train_results.json")
-_RUN_PATTERN = re.compile(r"checkpoint-\d+|predict_results_.*\.txt|trainer_state\.json|training_args\.bin")
+_RUN_PATTERN = re.compile(
+    r"(broken-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
+)
 # A run that is stopped before its first checkpoint leaves nothing but TensorBoard's folder.
 _LOG_FOLDERS = {"runs"}
 _WEIGHT_FILES = (
@@ -22,8 +25,6 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
     "adapter_config.json",
 )
-# Sharded training writes its weights into folders.
-_CHECKPOINT_WEIGHTS = (*_WEIGHT_FILES, "pytorch_model_fsdp*", "global_step*")
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 
@@ -59,46 +60,26 @@ def _json_object(file: Path) -> dict | None:
     return content if isinstance(content, dict) else None
 
 
-def find_checkpoint(resume_from: str | None, output_dir: str) -> str | None:
-    """Find the checkpoint that `--resume_from_checkpoint` means.
+def find_checkpoint(training_args: MixupTrainingArguments) -> str | None:
+    """Find the checkpoint that `--resume_from_checkpoint` means; every process calls this.
 
     Args:
-        resume_from: None or "false" for a fresh start, "true" for the last checkpoint of `output_dir`, else a folder.
-        output_dir: the folder of the run.
+        training_args: the flag is unset or "false" for a fresh start, "true" for the newest whole checkpoint of
+            `--output_dir` (newer ones that are broken are then renamed, with a warning), else a folder.
 
     Returns:
         The folder of the checkpoint, or None for a fresh start.
 
     Raises:
-        UsageError: if there is no checkpoint there, or it lacks its state or its weights.
+        UsageError: if there is none from which the run can go on exactly.
     """
-    if resume_from is None or resume_from.lower() == "false":
+    given = training_args.resume_from_checkpoint
+    if given is None or given.lower() == "false":
         return None
-    if resume_from.lower() == "true":
-        last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        if last is None:
-            raise UsageError(
-                f"--resume_from_checkpoint true finds no checkpoint in {output_dir}; leave it out to start afresh, "
-                "or give the folder of a checkpoint"
-            )
-        resume_from = last
-    folder = Path(resume_from)
-    if not (folder / "trainer_state.json").is_file():
-        raise UsageError(
-            f"--resume_from_checkpoint: {resume_from} is no folder of a checkpoint (there is no trainer_state.json); "
-            "give a folder such as output/checkpoint-500, or true for the last one"
-        )
-    if _json_object(folder / "trainer_state.json") is None:
-        raise UsageError(
-            f"--resume_from_checkpoint: the trainer_state.json of {resume_from} cannot be read; "
-            "give the folder of an earlier checkpoint"
-        )
-    if not any(any(folder.glob(name)) for name in _CHECKPOINT_WEIGHTS):
-        raise UsageError(
-            f"--resume_from_checkpoint: {resume_from} has no weights (there is no model.safetensors); "
-            "give the folder of an earlier checkpoint"
-        )
-    return resume_from
+    try:
+        return whole_checkpoint(training_args, True if given.lower() == "true" else given)
+    except CheckpointError as error:
+        raise UsageError(f"--resume_from_checkpoint {given}: {error}") from error
 
 
 def check_model_folder(name_or_path: str, config_name: str | None, tokenizer_name: str | None) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from datasets import ClassLabel
 from transformers import PreTrainedConfig
 
-from hf_mixup.glue.errors import UsageError, listed
+from hf_mixup.errors import UsageError, listed
 from hf_mixup.glue.loading import Split, parse_float, require_column
 from hf_mixup.glue.tasks import Task
 

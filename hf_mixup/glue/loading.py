@@ -13,7 +13,7 @@ import pandas as pd
 from datasets import Dataset, DatasetInfo, load_dataset
 from sklearn.model_selection import train_test_split
 
-from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
 from hf_mixup.glue.tasks import Task
 
 _ENDINGS = (".csv", ".json", ".jsonl")

@@ -17,7 +17,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 from transformers import EvalPrediction
 
-from hf_mixup.glue.errors import UsageError, first_line
+from hf_mixup.errors import UsageError, first_line
 from hf_mixup.glue.tasks import TASKS
 
 _INTEGER = datasets.Value("int64")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedConfig
 from transformers.trainer_utils import IntervalStrategy
 
-from hf_mixup.glue.errors import UsageError, as_one_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, listed, nearest
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing.ratios import BatchWeights
 from hf_mixup.modeling.auto import MODELS

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_mixup.glue.errors import UsageError, nearest
+from hf_mixup.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)

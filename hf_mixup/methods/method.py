@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from hf_mixup.mixing.checks import (
+    check_choice,
+    check_flag,
+    check_share,
+    check_whole,
+    did_you_mean,
+    is_number,
+    is_whole,
+)
 from hf_mixup.mixing.partners import PARTNERS
 from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES, AttentionProbe
 from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
@@ -14,6 +24,8 @@ from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
 LABEL_WEIGHTS = ("ratio", "compounded", "learned")
+# The options that are fields of a method as they are; the others are parts of one, or change others along.
+GENERAL_OPTIONS = ("partner", "per_sample", "attention_mask", "label_weight", "updates", "start", "stop")
 
 
 @dataclass(frozen=True)
@@ -94,25 +106,35 @@ class Method:
             ("clean", self.clean, CLEAN),
             ("label_weight", self.label_weight, LABEL_WEIGHTS),
         ):
-            if value not in allowed:
-                raise ValueError(f"mixup_{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
-        if not 0 <= self.prob <= 1:
-            raise ValueError(f"mixup_prob={self.prob} is not allowed: give a number from 0 to 1.")
-        if self.updates != int(self.updates) or self.updates < 1:
-            raise ValueError(f"mixup_updates={self.updates} is not allowed: give a whole number of at least 1.")
+            check_choice(f"mixup_{name}", value, allowed)
+        check_flag("mixup_per_sample", self.per_sample)
+        for name in ("per_feature", "one_layer", "dot_product"):
+            check_flag(name, getattr(self, name))
+        check_share("mixup_prob", self.prob)
+        check_whole("mixup_updates", self.updates)
+        if not isinstance(self.ratio, Ratio | AttentionProbe | BatchWeights | Spans):
+            raise ValueError(
+                f"ratio={self.ratio!r} is not allowed for a method that mixes: give a Ratio, AttentionProbe, "
+                "BatchWeights or Spans."
+            )
+        if bool(self.layers) != (self.site in LAYER_SITES):
+            raise ValueError(
+                f"layers={self.layers!r} does not fit site={self.site!r}: the sites {', '.join(LAYER_SITES)} take "
+                "'all' or a tuple of blocks, the others none."
+            )
         if self.label_weight == "learned" and (not self.per_feature or self.clean == "average"):
             raise ValueError(
                 "mixup_label_weight='learned' is for methods with a weight for each feature (nonlinear), without "
                 f"mixup_clean='average', not for mixup_method={self.name!r} with mixup_clean={self.clean!r}."
             )
-        if not 0 < self.clean_weight < 1:
+        if not is_number(self.clean_weight) or not 0 < self.clean_weight < 1:
             raise ValueError(
-                f"mixup_clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1."
+                f"mixup_clean_weight={self.clean_weight!r} is not allowed: give a number above 0 and below 1."
             )
-        if not 0 <= self.start < self.stop <= 1:
+        if not (is_number(self.start) and is_number(self.stop) and 0 <= self.start < self.stop <= 1):
             raise ValueError(
-                f"mixup_start={self.start} and mixup_stop={self.stop} are not allowed: give fractions of the training "
-                "from 0 to 1, the start before the stop."
+                f"mixup_start={self.start!r} and mixup_stop={self.stop!r} are not allowed: give fractions of the "
+                "training from 0 to 1, the start before the stop."
             )
         if self.attention_mask != "own" and self.site not in TOKEN_SITES:
             raise ValueError(
@@ -211,7 +233,15 @@ class Method:
 
         Raises:
             ValueError: a value that is not allowed, or an option without meaning for what was chosen.
+            TypeError: an option that does not exist.
         """
+        for name in general:
+            if name not in GENERAL_OPTIONS:
+                known = [*inspect.signature(Method.with_options).parameters, *GENERAL_OPTIONS]
+                known = [option for option in known if option not in ("self", "general")]
+                raise TypeError(
+                    f"with_options has no option {name!r}{did_you_mean(name, known)}: choose from {', '.join(known)}."
+                )
         ratio_options = {
             "ratio": ratio,
             "alpha": alpha,
@@ -236,7 +266,7 @@ class Method:
             changed["ratio"] = self._ratio_with(ratio_options)
         if clean_weight is not None and changed.get("clean", self.clean) != "average":
             raise ValueError(
-                f"mixup_clean_weight={clean_weight} is for mixup_clean='average': add that, or leave the weight out."
+                f"mixup_clean_weight={clean_weight!r} is for mixup_clean='average': add that, or leave the weight out."
             )
         new_site = changed.get("site", self.site)
         if new_site not in TOKEN_SITES:
@@ -262,7 +292,7 @@ class Method:
         for name, value in options.items():
             if name not in used:
                 raise ValueError(
-                    f"mixup_{name}={value} is not used by mixup_method={self.name!r}: of these options it takes "
+                    f"mixup_{name}={value!r} is not used by mixup_method={self.name!r}: of these options it takes "
                     f"{', '.join(f'mixup_{option}' for option in used) or 'none'}."
                 )
         if isinstance(self.ratio, AttentionProbe):
@@ -286,6 +316,7 @@ class Method:
         """
         if self.site not in LAYER_SITES:
             return ()
+        check_whole("num_layers", num_layers)
         first = 0 if self.site == "hidden" else 1
         if self.layers == "all":
             blocks = tuple(range(first, num_layers + 1))
@@ -309,25 +340,31 @@ def parse_layers(layers: str | int | Sequence[int | str]) -> str | tuple[int | s
         >>> parse_layers("8,pooled,4")
         (4, 8, 'pooled')
     """
-    if layers == "all":
-        return "all"
-    parts = layers.split(",") if isinstance(layers, str) else [layers] if isinstance(layers, int) else list(layers)
-    parts = [part.strip() if isinstance(part, str) else part for part in parts]
-    pooled = ("pooled",) if "pooled" in parts else ()
-    try:
-        numbers = tuple(sorted({int(part) for part in parts if part != "pooled"}))
-    except (TypeError, ValueError):
-        parts = []
-    if not parts or any(number < 0 for number in numbers):
+    if isinstance(layers, str):
+        layers = layers.strip()
+        if layers == "all":
+            return "all"
+    parts = layers.split(",") if isinstance(layers, str) else layers if isinstance(layers, Sequence) else [layers]
+    numbers = [_number(part) for part in parts]
+    if not numbers or None in numbers:
         raise ValueError(f"mixup_layers={layers!r} is not allowed: give 'all' or block numbers such as 4 or 4,8.")
-    return (*numbers, *pooled)
+    pooled = ("pooled",) if "pooled" in numbers else ()
+    return (*sorted({number for number in numbers if number != "pooled"}), *pooled)
+
+
+def _number(part: object, name: str = "pooled") -> int | str | None:
+    """A number of a layer or head, or its name; None for what is neither."""
+    if isinstance(part, str):
+        part = part.strip()
+        return part if part == name else int(part) if part.isdecimal() else None
+    return int(part) if is_whole(part) and part >= 0 else None
 
 
 def _probe(layer: int, head: str | int | None) -> AttentionProbe:
-    try:
-        head = None if head in (None, "average") else int(head)
-    except ValueError:
-        head = -1
-    if head is not None and head < 0:
-        raise ValueError("mixup_attention_head is not allowed: give the number of a head, from 0, or average.")
-    return AttentionProbe(layer, head)
+    check_whole("mixup_attention_layer", layer)
+    number = "average" if head is None else _number(head, "average")
+    if number is None:
+        raise ValueError(
+            f"mixup_attention_head={head!r} is not allowed: give the number of a head, from 0, or average."
+        )
+    return AttentionProbe(int(layer), None if number == "average" else number)

@@ -8,20 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mixup.mixing.plan import BatchPlan, Plan, SpanPlan, _check_choice
+from hf_mixup.mixing.checks import can_read, check_choice, check_whole, is_number
+from hf_mixup.mixing.plan import BatchPlan, PairPlan, Plan, SpanPlan
 from hf_mixup.mixing.targets import mix_targets
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 IGNORE_INDEX = -100
+# Soft labels in half precision sum to 1 with an error of this size.
+SOFT_LABEL_TOLERANCE = 1e-2
 
 
 def infer_problem_type(num_labels: int, labels: Tensor) -> str:
     """The problem type that transformers' heads infer from their first labelled batch.
 
+    Raises:
+        ValueError: a number of labels below 1.
+
     Example:
         >>> infer_problem_type(3, torch.tensor([0, 2]))
         'single_label_classification'
     """
+    check_whole("num_labels", num_labels)
     if num_labels == 1:
         return "regression"
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
@@ -41,12 +48,14 @@ class Objective:
 
     Args:
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
-        class_weights: `[classes]`, for single-label classification: every term is multiplied by the weight of its
-            label, and the mean is taken over these weights, as in `torch.nn.CrossEntropyLoss`.
+        class_weights: `[classes]` floats of at least 0, for single-label classification: every term is multiplied by
+            the weight of its label, and the mean is taken over these weights, as in `torch.nn.CrossEntropyLoss`.
         label_smoothing: in [0, 1), for single-label classification.
 
     Raises:
-        ValueError: an unknown problem type, or class weights or label smoothing where they have no meaning.
+        ValueError: an unknown problem type, class weights or label smoothing out of range or where they have no
+            meaning; when called, logits, labels and plan that do not fit each other, or labels that are none. The
+            values of labels are looked at on the CPU only: elsewhere that would wait for the device.
 
     Example:
         >>> objective = Objective("regression")
@@ -60,7 +69,13 @@ class Objective:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_choice("problem_type", self.problem_type, PROBLEM_TYPES)
+        check_choice("problem_type", self.problem_type, PROBLEM_TYPES)
+        if not is_number(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing!r} is not allowed: give a number from 0 and below 1."
+            )
+        if self.class_weights is not None:
+            _check_class_weights(self.class_weights)
         if self.problem_type != "single_label_classification":
             if self.class_weights is not None:
                 raise ValueError(
@@ -90,6 +105,7 @@ class Objective:
             Two tensors `[batch]`, for a `BatchPlan` `[points]`. A row one of whose labels is missing counts with the
             other's weight.
         """
+        self._check(logits, labels, plan, label_weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if plan is None:
             return self._plain(logits, labels)
@@ -110,6 +126,8 @@ class Objective:
         Where only the model will know the label weights, each row counts with the weight of its own label: the same,
         if all rows have a label and all classes the same weight.
         """
+        if self.class_weights is not None:
+            check_labels(labels, self.problem_type, len(self.class_weights))
         own = self._label_weights(labels)
         if plan is None:
             return own
@@ -120,6 +138,41 @@ class Objective:
         share = plan.label_weight.to(own.dtype)
         mixed = share * own + (1 - share) * own.index_select(0, plan.partner)
         return mixed if plan.clean_weight is None else _average(own, mixed, plan.clean_weight)
+
+    def _check(self, logits: Tensor, labels: Tensor, plan: Plan | None, label_weight: Tensor | None) -> None:
+        """What fits together, from shapes and types; the values of the labels where they can be read for free."""
+        if isinstance(plan, BatchPlan) and self.problem_type != "single_label_classification":
+            raise ValueError(
+                f"Mixing whole batches has no meaning for {self.problem_type}: it is for single_label_classification; "
+                "choose a method that mixes pairs."
+            )
+        rows = labels.shape[0] if labels.ndim else 0
+        if plan is not None and plan.rows != rows:
+            raise ValueError(f"The plan is for {plan.rows} rows, but there are {rows} labels: give its batch's.")
+        shape = [rows]
+        if isinstance(plan, BatchPlan):
+            shape = [plan.weights.shape[0], rows] if plan.dot_product else [plan.weights.shape[0]]
+        elif isinstance(plan, PairPlan) and plan.clean_weight is not None:
+            shape = [2 * rows]
+        if not rows or not logits.is_floating_point() or list(logits.shape[:-1]) != shape:
+            raise ValueError(
+                f"logits of {logits.dtype} and shape {list(logits.shape)} do not fit {rows} labels"
+                f"{'' if plan is None else ' and the plan'}: give floats [{', '.join(map(str, [*shape, 'classes']))}]."
+            )
+        if isinstance(plan, PairPlan) and plan.label_weight is None and label_weight is None:
+            raise ValueError(
+                "The label weights of this plan are known to the model alone: give the label_weight of its output."
+            )
+        if label_weight is not None and list(label_weight.shape) != [rows]:
+            raise ValueError(
+                f"label_weight of shape {list(label_weight.shape)} does not fit {rows} labels: give one number each."
+            )
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[-1]:
+            raise ValueError(
+                f"class_weights has {len(self.class_weights)} numbers, but the logits have {logits.shape[-1]} "
+                "classes: give one each."
+            )
+        check_labels(labels, self.problem_type, logits.shape[-1])
 
     def _span(self, logits: Tensor, labels: Tensor, plan: SpanPlan) -> tuple[Tensor, Tensor]:
         """The part that one of the two passes has in the loss."""
@@ -146,11 +199,6 @@ class Objective:
 
     def _batch(self, logits: Tensor, labels: Tensor, plan: BatchPlan) -> tuple[Tensor, Tensor]:
         r"""$\sum_b w_{i,b} CE(z_i, y_b)$, or $-\log \sigma(\langle \hat x_i, \hat y_i \rangle)$."""
-        if self.problem_type != "single_label_classification":
-            raise ValueError(
-                f"Mixing whole batches has no meaning for {self.problem_type}: it is for single_label_classification; "
-                "choose a method that mixes pairs."
-            )
         weights = _per_row(plan).to(logits.dtype)
         row_weights = self._label_weights(labels).to(logits.dtype)
         class_weights = logits.new_ones(logits.shape[-1]) if self.class_weights is None else self.class_weights
@@ -223,6 +271,82 @@ def _has_label(labels: Tensor) -> Tensor:
     return valid.all(dim=-1) if labels.ndim > 1 else valid
 
 
+def check_labels(labels: Tensor, problem_type: str, num_labels: int) -> None:
+    """Raise for labels that no loss of this problem type can be computed from.
+
+    Args:
+        labels: the labels of a batch, or of a whole data set. Their shape and type are checked always, their values
+            on the CPU only.
+        problem_type: as for `Objective`.
+        num_labels: the number of the model's outputs.
+
+    Raises:
+        ValueError: in one sentence that names the first row that is wrong.
+
+    Example:
+        >>> check_labels(torch.tensor([0, 2, -100]), "single_label_classification", num_labels=3)
+    """
+    check = {
+        "single_label_classification": _check_single_labels,
+        "multi_label_classification": _check_multi_labels,
+        "regression": _check_scores,
+    }[problem_type]
+    check(labels, num_labels)
+
+
+def _check_single_labels(labels: Tensor, num_labels: int) -> None:
+    soft = labels.is_floating_point() and list(labels.shape[1:]) == [num_labels]
+    if not soft and (labels.ndim != 1 or labels.dtype != torch.int64):
+        raise ValueError(
+            f"labels of {labels.dtype} and shape {list(labels.shape)} do not fit single_label_classification with "
+            f"{num_labels} classes: give class ids as int64 [rows], or soft labels as floats [rows, {num_labels}]."
+        )
+    if not can_read(labels):
+        return
+    if soft:
+        missing = (labels == IGNORE_INDEX).any(dim=-1)
+        right = missing | ((labels >= 0).all(dim=-1) & ((labels.sum(dim=-1) - 1).abs() < SOFT_LABEL_TOLERANCE))
+        allowed = "give numbers from 0 on that sum to 1"
+    else:
+        right = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < num_labels))
+        allowed = f"give class ids from 0 to {num_labels - 1}"
+    _check_rows(labels, right, f"{allowed}, or {IGNORE_INDEX} for a row without label")
+
+
+def _check_multi_labels(labels: Tensor, num_labels: int) -> None:
+    if list(labels.shape[1:]) != [num_labels]:
+        raise ValueError(
+            f"labels of shape {list(labels.shape)} do not fit multi_label_classification with {num_labels} classes: "
+            f"give 0 or 1 for each class, as floats [rows, {num_labels}]."
+        )
+    if can_read(labels):
+        right = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels <= 1))
+        allowed = f"give numbers from 0 to 1, or {IGNORE_INDEX} for a row without label"
+        _check_rows(labels, right.all(dim=-1), allowed)
+
+
+def _check_scores(labels: Tensor, num_labels: int) -> None:
+    if labels.numel() != labels.shape[0] * num_labels:
+        raise ValueError(
+            f"labels of shape {list(labels.shape)} do not fit regression with {num_labels} outputs: give [rows] "
+            "numbers for one, [rows, outputs] for several."
+        )
+    if can_read(labels):
+        _check_rows(labels, torch.isfinite(labels).reshape(len(labels), -1).all(dim=-1), "give finite numbers")
+
+
+def _check_rows(labels: Tensor, right: Tensor, allowed: str) -> None:
+    if not right.all():
+        row = int(right.int().argmin())
+        raise ValueError(f"label {labels[row].tolist()} of row {row} is not allowed: {allowed}.")
+
+
+def _check_class_weights(weights: Tensor) -> None:
+    fits = isinstance(weights, Tensor) and weights.ndim == 1 and weights.is_floating_point()
+    if not fits or (can_read(weights) and not ((weights >= 0) & (weights < torch.inf)).all()):
+        raise ValueError(f"class_weights={weights!r} is not allowed: give a float tensor [classes] of weights from 0.")
+
+
 def weighted_mean(losses: Tensor, weights: Tensor, total_weight: Tensor | None = None) -> Tensor:
     """`losses.sum() / total_weight`: the mean over the rows that have a label; 0 if none has.
 
@@ -230,6 +354,14 @@ def weighted_mean(losses: Tensor, weights: Tensor, total_weight: Tensor | None =
         losses: `[batch]`, each already multiplied by its weight.
         weights: `[batch]`.
         total_weight: the weight of the whole accumulated group of batches on all processes; default: of this batch.
+
+    Raises:
+        ValueError: losses and weights of different shapes.
     """
+    if losses.shape != weights.shape:
+        raise ValueError(
+            f"losses {list(losses.shape)} and weights {list(weights.shape)} do not fit each other: give one of each "
+            "for a row, as Objective does."
+        )
     total = weights.sum() if total_weight is None else total_weight.to(losses)
     return losses.sum() / torch.where(total > 0, total, torch.ones_like(total))

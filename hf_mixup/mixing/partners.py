@@ -1,6 +1,11 @@
-"""Who is mixed with whom: functions from a generator and a batch size to a permutation of the rows."""
+"""Who is mixed with whom: functions from a generator and a batch size to a permutation of the rows.
+
+Each raises a ValueError for a batch size below 1.
+"""
 
 import numpy as np
+
+from hf_mixup.mixing.checks import check_whole
 
 
 def random_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
@@ -10,6 +15,7 @@ def random_partner(generator: np.random.Generator, batch_size: int) -> np.ndarra
         >>> random_partner(np.random.default_rng(0), 4).tolist()
         [2, 0, 1, 3]
     """
+    check_whole("batch_size", batch_size)
     return generator.permutation(batch_size)
 
 
@@ -20,6 +26,7 @@ def flip_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
         >>> flip_partner(np.random.default_rng(0), 4).tolist()
         [3, 2, 1, 0]
     """
+    check_whole("batch_size", batch_size)
     return np.arange(batch_size)[::-1].copy()
 
 
@@ -30,6 +37,7 @@ def roll_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
         >>> roll_partner(np.random.default_rng(0), 4).tolist()
         [3, 0, 1, 2]
     """
+    check_whole("batch_size", batch_size)
     return np.roll(np.arange(batch_size), 1)
 
 

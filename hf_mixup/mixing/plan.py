@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_mixup.mixing.attention import mean_over_tokens, token_ratio
+from hf_mixup.mixing.checks import can_read, check_choice, check_whole
 from hf_mixup.mixing.spans import gradient_saliency, segment_numbers, swap_spans
 
 SITES = ("input_ids", "word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
@@ -39,6 +40,8 @@ class StepKey(NamedTuple):
 
     def generator(self) -> np.random.Generator:
         """A fresh generator: the same key always draws the same numbers, whatever was drawn before."""
+        for name, value in self._asdict().items():
+            check_whole(name, value, lowest=0)
         return np.random.default_rng([self.seed, self.rank, self.step, self.micro])
 
 
@@ -104,8 +107,9 @@ class PairPlan:
 
     def __post_init__(self) -> None:
         _check_partner(self.partner)
-        _check_choice("site", self.site, SITES[1:])
-        _check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
+        check_choice("site", self.site, SITES[1:])
+        check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
+        object.__setattr__(self, "layers", tuple(self.layers))
         if self.site in ("word_embeddings", "embeddings") and not self.layers:
             object.__setattr__(self, "layers", (0,))
         self._check_layers()
@@ -129,6 +133,8 @@ class PairPlan:
         return self.partner.shape[0]
 
     def _check_layers(self) -> None:
+        for layer in self.layers:
+            check_whole("layer", layer, lowest=0)
         lowest = {"hidden": 0, "attention": 1, "attention_block": 1}.get(self.site)
         if lowest is None:
             fits = self.layers == ((0,) if self.site in TOKEN_SITES else ())
@@ -141,6 +147,7 @@ class PairPlan:
             )
 
     def _check_weight(self, rows: int) -> None:
+        _check_shares("weight", self.weight)
         shape = tuple(self.weight.shape)
         per_row = shape in ((), (rows, 1, 1))
         fits_site = self.site in TOKEN_SITES or shape[1:2] in ((), (1,))
@@ -153,7 +160,9 @@ class PairPlan:
             if not per_row:
                 raise ValueError("label_weight must be given when weight is per token or per feature.")
             object.__setattr__(self, "label_weight", self.weight.reshape(-1).expand(rows))
-        elif tuple(self.label_weight.shape) != (rows,):
+            return
+        _check_shares("label_weight", self.label_weight)
+        if tuple(self.label_weight.shape) != (rows,):
             raise ValueError(f"label_weight must have shape [{rows}], got {list(self.label_weight.shape)}.")
 
     def to(self, device: torch.device | str) -> PairPlan:
@@ -275,12 +284,15 @@ class BatchPlan:
     probe = None
 
     def __post_init__(self) -> None:
-        _check_choice("site", self.site, ("pooled", "logits"))
+        check_choice("site", self.site, ("pooled", "logits"))
+        _check_shares("weights", self.weights)
         if self.weights.ndim not in (2, 3) or (self.weights.ndim == 3 and self.site == "logits"):
             raise ValueError(
                 f"weights of shape {list(self.weights.shape)} do not fit site={self.site!r}: allowed are "
                 "[points, batch] and, at pooled, [points, batch, hidden]."
             )
+        if can_read(self.weights) and not torch.allclose(self.weights.sum(dim=1), torch.ones(()).to(self.weights)):
+            raise ValueError("The weights of a point must sum to 1 over the batch: divide them by their sum.")
 
     @property
     def rows(self) -> int:
@@ -441,15 +453,20 @@ def _lerp_(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     return start.lerp_(end, weight.to(start.dtype))
 
 
+def _check_shares(name: str, shares: Tensor) -> None:
+    if not isinstance(shares, Tensor) or not shares.is_floating_point():
+        kind = shares.dtype if isinstance(shares, Tensor) else type(shares).__name__
+        raise ValueError(f"{name} must be a floating-point tensor, got {kind}: torch.tensor(0.7) is one.")
+    if can_read(shares) and not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(f"{name} must be in [0, 1], got values from {shares.min():.4g} to {shares.max():.4g}.")
+
+
 def _check_partner(partner: Tensor) -> None:
+    if not isinstance(partner, Tensor):
+        raise ValueError(f"partner must be an int64 tensor [batch], got a {type(partner).__name__}.")
     if partner.ndim != 1 or not len(partner) or partner.dtype != torch.int64:
         raise ValueError(f"partner must be an int64 tensor [batch], got {partner.dtype} {list(partner.shape)}.")
     # On a device, or inside a compiled frame, the check would wait for the values; plans are made on the CPU.
-    if partner.device.type == "cpu" and not torch.compiler.is_compiling():
+    if can_read(partner):
         if not torch.equal(partner.sort().values, torch.arange(len(partner))):
             raise ValueError(f"partner={partner.tolist()} is not a permutation of the rows: name each row once.")
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from hf_mixup.mixing.checks import check_choice, check_positive, check_share, check_whole, is_number
 
 RATIOS = ("beta", "beta-max", "max-of-n", "constant")
 
@@ -42,21 +43,20 @@ class Ratio:
     lam: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in RATIOS:
-            raise ValueError(f"mixup_ratio={self.kind!r} is unknown: choose one of {', '.join(RATIOS)}.")
+        check_choice("mixup_ratio", self.kind, RATIOS)
         needed = {"constant": {"lam"}, "max-of-n": {"alpha", "draws"}}.get(self.kind, {"alpha"})
         for name, option in (("alpha", "mixup_alpha"), ("draws", "mixup_draws"), ("lam", "mixup_lambda")):
             value = getattr(self, name)
             if value is None and name in needed:
                 raise ValueError(f"mixup_ratio={self.kind!r} needs {option}: give it a value.")
             if value is not None and name not in needed:
-                raise ValueError(f"{option}={value} is not used by mixup_ratio={self.kind!r}: leave it out.")
-        if self.alpha is not None and not (0 < self.alpha < math.inf):
-            raise ValueError(f"mixup_alpha={self.alpha} is not allowed: give a finite number above 0.")
-        if self.draws is not None and (self.draws != int(self.draws) or self.draws < 1):
-            raise ValueError(f"mixup_draws={self.draws} is not allowed: give a whole number of at least 1.")
-        if self.lam is not None and not (0 <= self.lam <= 1):
-            raise ValueError(f"mixup_lambda={self.lam} is not allowed: give a number from 0 to 1.")
+                raise ValueError(f"{option}={value!r} is not used by mixup_ratio={self.kind!r}: leave it out.")
+        if self.alpha is not None:
+            check_positive("mixup_alpha", self.alpha)
+        if self.draws is not None:
+            check_whole("mixup_draws", self.draws)
+        if self.lam is not None:
+            check_share("mixup_lambda", self.lam)
 
     def draw(self, generator: np.random.Generator, size: int) -> np.ndarray:
         """`size` independent ratios, `[size]` float32 in [0, 1]."""
@@ -77,9 +77,16 @@ class Spans:
 
     Args:
         window: the share of a segment that is swapped, in (0, 1).
+
+    Raises:
+        ValueError: another window.
     """
 
     window: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not is_number(self.window) or not 0 < self.window < 1:
+            raise ValueError(f"window={self.window!r} is not allowed: give a number above 0 and below 1.")
 
 
 BATCH_WEIGHTS = ("softmax-beta", "softmax-uniform", "pairs")
@@ -118,17 +125,15 @@ class BatchWeights:
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in BATCH_WEIGHTS:
-            raise ValueError(f"kind={self.kind!r} is unknown: choose one of {', '.join(BATCH_WEIGHTS)}.")
-        if self.points != int(self.points) or self.points < 1:
-            raise ValueError(f"mixup_points={self.points} is not allowed: give a whole number of at least 1.")
+        check_choice("kind", self.kind, BATCH_WEIGHTS)
+        check_whole("mixup_points", self.points)
         unused = {"softmax-uniform": "alpha", "pairs": "temperature"}.get(self.kind)
         for name in ("alpha", "temperature"):
             value = getattr(self, name)
             if name == unused and value is not None:
-                raise ValueError(f"mixup_{name}={value} is not used by this method: leave it out.")
-            if name != unused and (value is None or not 0 < value < math.inf):
-                raise ValueError(f"mixup_{name}={value} is not allowed: give a finite number above 0.")
+                raise ValueError(f"mixup_{name}={value!r} is not used by this method: leave it out.")
+            if name != unused:
+                check_positive(f"mixup_{name}", value)
 
     def draw(
         self, generator: np.random.Generator, rows: int, features: int, device: torch.device | str = "cpu"

@@ -63,10 +63,12 @@ def swap_spans(
     # sums[i, t] is the saliency before position t, so that a window's is the difference of two.
     sums = torch.nn.functional.pad(saliency.double().cumsum(dim=-1), (1, 0))
     mixed, swapped = input_ids, torch.zeros(len(input_ids), device=input_ids.device)
+    # A row that is its own partner stays as it is.
+    others = partner != torch.arange(len(partner), device=partner.device)
     for segment in range(1, max_segments + 1):
         own, theirs = segments == segment, (segments == segment).index_select(0, partner)
         size = (own.sum(dim=-1) * window).long().clamp(min=1)
-        possible = (own.sum(dim=-1) >= size) & (theirs.sum(dim=-1) >= size)
+        possible = (own.sum(dim=-1) >= size) & (theirs.sum(dim=-1) >= size) & others
         own_start = _window_scores(sums, own, size, positions, torch.inf).argmin(dim=-1)
         their_start = _window_scores(sums.index_select(0, partner), theirs, size, positions, -torch.inf).argmax(dim=-1)
         offset = positions - own_start.unsqueeze(-1)

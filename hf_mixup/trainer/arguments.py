@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import Any
 
 from transformers import TrainingArguments
 
 from hf_mixup.methods import METHODS, Method
+from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole
 
 
+def _naming_the_nearest(arguments: type) -> type:
+    """A dataclass that answers an unknown option with the option that is spelled most like it."""
+    generated = arguments.__init__
+    known = [option.name for option in fields(arguments) if option.init]
+
+    @wraps(generated)
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in known:
+                raise TypeError(
+                    f"{arguments.__name__} has no option {name!r}{did_you_mean(name, known)}: leave it out, or give "
+                    "the option that you meant."
+                )
+        generated(self, *args, **options)
+
+    arguments.__init__ = init
+    return arguments
+
+
+@_naming_the_nearest
 @dataclass
 class MixupTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the options of mixup; their defaults are those of the chosen method's paper.
@@ -42,6 +65,7 @@ class MixupTrainingArguments(TrainingArguments):
 
     Raises:
         ValueError: a value that is not allowed, or an option without meaning for the chosen method.
+        TypeError: an option that does not exist.
 
     Example:
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify", mixup_layers="4,8")
@@ -145,15 +169,14 @@ class MixupTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         self.mixup()
         self.parse_class_weights()
+        # What numpy's generators take.
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r} is not allowed: give a whole number from 0 and below 2**32.")
         super().__post_init__()
 
     def mixup(self) -> Method:
         """The chosen method with the options that were given. Read anew at every step, so that options may change."""
-        if self.mixup_method not in METHODS:
-            raise ValueError(
-                f"mixup_method={self.mixup_method!r} is unknown{nearest(self.mixup_method, METHODS)}: "
-                f"choose one of {', '.join(METHODS)}."
-            )
+        check_choice("mixup_method", self.mixup_method, METHODS)
         return METHODS[self.mixup_method].with_options(
             alpha=self.mixup_alpha,
             draws=self.mixup_draws,
@@ -180,20 +203,17 @@ class MixupTrainingArguments(TrainingArguments):
     def parse_class_weights(self) -> str | list[float] | None:
         """`class_weights` as `"balanced"`, a list of positive numbers, or None."""
         given = self.class_weights
-        if given is None or given == "balanced":
+        if given is None or (isinstance(given, str) and given == "balanced"):
             return given
-        try:
-            weights = [float(part) for part in (given.strip("[] ").split(",") if isinstance(given, str) else given)]
-        except (TypeError, ValueError):
-            weights = []
-        if not weights or not all(0 < weight < math.inf for weight in weights):
+        if isinstance(given, str):
+            try:
+                weights = [float(part) for part in given.strip("[] ").split(",")]
+            except ValueError:
+                weights = []
+        else:
+            weights = list(given) if isinstance(given, Sequence) else []
+        if not weights or not all(is_number(weight) and 0 < weight < math.inf for weight in weights):
             raise ValueError(
                 f"class_weights={given!r} is not allowed: give balanced, or one number above 0 for each class: 1,2.5."
             )
         return weights
-
-
-def nearest(given: str, allowed: dict | list) -> str:
-    """`" (did you mean 'x'?)"`, or nothing if no allowed name is near."""
-    matches = get_close_matches(str(given), list(allowed), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

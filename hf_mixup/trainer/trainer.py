@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.utils import PushInProgress
 
+from hf_mixup.errors import as_one_line
+from hf_mixup.hub import (
+    ARGUMENTS_FILES,
+    NOT_THE_MODEL,
+    HubError,
+    in_background,
+    open_repository,
+    push_checkpoint,
+    push_command,
+    remove_snapshots,
+    snapshot,
+    upload,
+)
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
     Objective,
@@ -23,7 +44,18 @@ from hf_mixup.mixing import (
 )
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.checkpoints import (
+    CheckpointError,
+    SaveAfterEvaluation,
+    check_weights_fit,
+    saving,
+    whole_checkpoint,
+)
 from hf_mixup.trainer.label_gate import LabelGate
+from hf_mixup.trainer.labels import check_train_labels
+from hf_mixup.trainer.model_card import card_facts, model_card
+
+logger = logging.getLogger(__name__)
 
 PLAN = "mixup"
 
@@ -48,7 +80,7 @@ class MixupTrainerMixin:
     `mixup_applied`, the share of batches that were mixed; `mixup_loss`, the mean loss of these.
 
     Raises:
-        TypeError: the arguments are not `MixupTrainingArguments`.
+        TypeError: the arguments are not `MixupTrainingArguments`, or the model is none.
         ValueError: the model cannot mix, or the options do not fit it.
 
     Example:
@@ -65,10 +97,16 @@ class MixupTrainerMixin:
                 f"MixupTrainer needs MixupTrainingArguments, got {type(args).__name__}: "
                 "build your arguments with hf_mixup.MixupTrainingArguments, which takes the same options and more."
             )
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(
+                f"MixupTrainer got model={model!r}, which is no model: give what from_pretrained returns, such as "
+                "AutoMixupModelForSequenceClassification.from_pretrained(NAME)."
+            )
         super().__init__(model, args, *rest, **kwargs)
         # The heads accept keyword arguments but ignore num_items_in_batch, and Trainer takes the one for the other.
         self.model_accepts_loss_kwargs = False
         self._label_gate: LabelGate | None = None
+        self.add_callback(SaveAfterEvaluation)
         self._start_anew()
         self._current_mixup()
         if self.args.parse_class_weights() is not None:
@@ -85,11 +123,27 @@ class MixupTrainerMixin:
         self._objective: Objective | None = None
         self._non_finite = torch.zeros((), device=self.args.device)
         self._mixup_log = _MixupLog()
+        self._saved_step: int | None = None
 
     # ---- Plans ----
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`; refuses to mix under `DataParallel`, which would cut partners off from their rows."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`, but it resumes only from a checkpoint with which it ends like an undisturbed run.
+
+        Args:
+            resume_from_checkpoint: the folder of a checkpoint; or True for the newest whole one of `output_dir`:
+                newer ones that were not written to the end are renamed to `broken-checkpoint-N`, with a warning.
+            args, kwargs: as in `Trainer.train`.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, a file of it is missing or damaged, or it is another
+                model's.
+            NonFiniteLossError: the loss or the gradient became NaN or infinite; `model` holds the weights of the step
+                before.
+            SaveError: the disk is full; the checkpoints saved before are untouched.
+            ValueError: mixing under `DataParallel`, which would cut partners off from their rows; or labels that the
+                model cannot be trained with.
+        """
         if self.args.n_gpu > 1 and self.args.mixup().site is not None:
             raise ValueError(
                 f"Mixing cannot train under DataParallel (one process, {self.args.n_gpu} GPUs): start one process for "
@@ -97,12 +151,28 @@ class MixupTrainerMixin:
                 "`accelerate launch YOUR_SCRIPT ...`, or show it one GPU with CUDA_VISIBLE_DEVICES=0."
             )
         self._start_anew()
-        return super().train(*args, **kwargs)
+        if resume_from_checkpoint:
+            resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `Trainer.get_train_dataloader`; looks at the labels first, which on a GPU would end the process.
+
+        Raises:
+            ValueError: labels that the model cannot be trained with.
+        """
+        if self.compute_loss_func is None:
+            check_train_labels(self.train_dataset, self.data_collator, self._config())
+        return super().get_train_dataloader()
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
         """The batches of one optimizer step, each with its plan, and the weight of all their rows together."""
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint: Trainer looks whether training is over only after another step.
+            self.control.should_training_stop = True
+            return [], None
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._label_gate is not None:
             # Trainer clears the gradients of the model after a step; the gate is not in it.
@@ -289,6 +359,11 @@ class MixupTrainerMixin:
                 "mixup_label_weight='learned' trains a gate beside the model, which an optimizer of your own does not "
                 "know: leave optimizers out, or choose another mixup_label_weight."
             )
+        if learned and self.is_fsdp_enabled:
+            raise ValueError(
+                "mixup_label_weight='learned' trains a gate beside the model, which FSDP does not admit: train "
+                "without FSDP, or choose another mixup_label_weight."
+            )
         super().create_optimizer(*args, **kwargs)
         if is_new and learned:
             self._label_gate = LabelGate(self._config().hidden_size).to(self.args.device)
@@ -300,16 +375,6 @@ class MixupTrainerMixin:
         for parameter in self._label_gate.parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.accelerator.reduce(gradient, "mean")
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._label_gate is not None and self.args.should_save:
-            self._label_gate.save(output_dir)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self._label_gate is not None and checkpoint is not None:
-            self._label_gate.load(checkpoint)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -352,6 +417,57 @@ class MixupTrainerMixin:
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
         return clean_loss + super().training_step(model, mixed_inputs, num_items_in_batch)
 
+    # ---- Checkpoints ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`.
+
+        Raises:
+            SaveError: the disk is full, or broken.
+        """
+        with saving(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.state.global_step == self._saved_step:
+            # To write it again would break it for a moment.
+            return
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with saving(str(folder)):
+            if self.args.should_save:
+                # Of another run, or of one that was stopped here: old and new files together would pass for whole.
+                shutil.rmtree(folder, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+        self._saved_step = self.state.global_step
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # After this the main process marks the checkpoint as whole and removes old ones.
+        self.accelerator.wait_for_everyone()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._label_gate is not None and self.args.should_save:
+            self._label_gate.save(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_weights_fit(resume_from_checkpoint, self.model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"The optimizer.pt or scheduler.pt of {checkpoint} is that of another optimizer or model "
+                f"({as_one_line(error)}): resume with the options that it was trained with."
+            ) from error
+        if self._label_gate is not None and checkpoint is not None:
+            self._label_gate.load(checkpoint)
+        if checkpoint is not None:
+            self._saved_step = self.state.global_step
+
     # ---- Guard and log ----
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -361,7 +477,10 @@ class MixupTrainerMixin:
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         flag = self._non_finite
         # Under the float16 scaler an infinite gradient is routine: it skips the step and lowers the scale.
-        if getattr(self.accelerator, "scaler", None) is None and grad_norm is not None:
+        if getattr(self.accelerator, "scaler", None) is not None:
+            # Without the gradient, which all processes share, one that raised alone would leave the others waiting.
+            flag = self.accelerator.reduce(flag, "sum")
+        elif grad_norm is not None:
             flag = flag + 0 * torch.as_tensor(grad_norm, dtype=flag.dtype).to(flag.device)
         if not torch.isfinite(flag):
             what = "loss" if not torch.isfinite(self._non_finite) else "gradient"
@@ -379,11 +498,160 @@ class MixupTrainerMixin:
             self._mixup_log = _MixupLog()
         super().log(logs, *args, **kwargs)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """As `Trainer.create_model_card`; names the task, which `Trainer` cannot know from a mixup class's name."""
-        if len(args) < 6:
-            kwargs.setdefault("tasks", "text-classification")
-        super().create_model_card(*args, **kwargs)
+    # ---- Hub ----
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        # `training_args.bin` would hold the access token in plain text.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(*args, **kwargs)
+        finally:
+            self.args.hub_token = token
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As `Trainer.init_hf_repo`: create the repository, or find it; called before the training.
+
+        Raises:
+            HubError: that failed.
+        """
+        try:
+            self._open_repository(token, private)
+        except HubError as error:
+            raise HubError(
+                f"{error}; mend that, or leave push_to_hub out and upload the model afterwards by hf-mixup push"
+            ) from error
+
+    def _open_repository(self, token: str | None, private: bool | None) -> None:
+        if not self.is_world_process_zero():
+            return
+        args = self.args
+        name = args.hub_model_id or Path(args.output_dir).absolute().name
+        private = args.hub_private_repo if private is None else private
+        self.hub_model_id = open_repository(name, private, token or args.hub_token)
+        self.push_in_progress = None
+        remove_snapshots(args.output_dir)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """As `Trainer.push_to_hub`, without pickles; the model is on disk before anything else is tried.
+
+        Args:
+            commit_message, blocking, token, revision, private: as in `Trainer.push_to_hub`.
+            kwargs: for `create_model_card`.
+
+        Raises:
+            HubError: the upload failed; the sentence ends with the command that tries again.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        kwargs["tags"] = [*_listed(kwargs.get("tags")), *(getattr(self.model, "model_tags", None) or [])]
+        token, revision = token or self.args.hub_token, revision or self.args.hub_revision
+
+        def push() -> CommitInfo:
+            options = {"message": commit_message, "token": token, "revision": revision}
+            try:
+                return upload(self.args.output_dir, self.hub_model_id, **options)
+            except HubError as error:
+                raise self._told_how_to_push(error, private, revision) from error
+
+        try:
+            if self.hub_model_id is None:
+                self._open_repository(token, private)
+        except HubError as error:
+            raise self._told_how_to_push(error, private, revision) from error
+        finally:
+            # The upload that is tried again later wants the card too.
+            self.create_model_card(**kwargs)
+        self._finish_current_push()
+        return push() if blocking else in_background(push)
+
+    def _told_how_to_push(self, error: HubError, private: bool | None, revision: str | None) -> HubError:
+        folder = Path(self.args.output_dir)
+        repo = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
+        command = push_command(folder, repo, self.args.hub_private_repo if private is None else private, revision)
+        return HubError(f"{error}; the model is saved in {folder}, to upload it later: {command}")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As `Trainer`'s, but what is uploaded cannot change or go away meanwhile, and a failure is told."""
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        running = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if running and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        state_path = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: name}.get(
+            args.hub_strategy
+        )
+        try:
+            copy = snapshot(checkpoint_folder, args.output_dir, ARGUMENTS_FILES if state_path else NOT_THE_MODEL)
+        except OSError as error:
+            logger.warning(f"{name} is not pushed, it could not be copied for that: {error}")
+            return
+        job = in_background(
+            push_checkpoint,
+            copy,
+            self.hub_model_id,
+            message=f"Training in progress, step {self.state.global_step}",
+            token=args.hub_token,
+            revision=args.hub_revision,
+            state_path=state_path,
+        )
+        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if running else []), job])
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+        evaluations: Mapping[str, Mapping[str, float]] | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Write the model card, `README.md`: as `Trainer.create_model_card`, with how the model was mixed.
+
+        Args:
+            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as in
+                `Trainer.create_model_card`.
+            tasks: always text-classification; here for `Trainer`'s sake.
+            evaluations: what `evaluate` returned, by the name of the evaluated split or file; by default the last
+                evaluation that was logged.
+            command: the command line of the run, word by word, without access tokens.
+        """
+        if not self.is_world_process_zero():
+            return
+        repo = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        facts = card_facts(
+            self,
+            self._config(),
+            name=model_name or repo.rsplit("/", 1)[-1],
+            model_id=repo,
+            base_model=finetuned_from,
+            evaluations=evaluations,
+            license=license,
+            language=language,
+            tags=_listed(tags),
+            dataset=", ".join(_listed(dataset)) or None,
+            dataset_id=next(iter(_listed(dataset_tags)), None),
+            dataset_config=next(iter(_listed(dataset_args)), None),
+            command=None if command is None else list(command),
+        )
+        model_card(facts).save(Path(self.args.output_dir) / "README.md")
 
 
 class MixupTrainer(MixupTrainerMixin, Trainer):
@@ -394,6 +662,10 @@ class MixupTrainer(MixupTrainerMixin, Trainer):
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
         >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
     """
+
+
+def _listed(value: str | Sequence[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def _check_loss_func(method: Method) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hf_mixup.errors import UsageError
 from hf_mixup.glue.arguments import parse_arguments, split_names
-from hf_mixup.glue.errors import UsageError
 from hf_mixup.trainer import MixupTrainingArguments
 
 

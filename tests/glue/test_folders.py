@@ -1,11 +1,15 @@
 """Which folders a run may read and write."""
 
+import shutil
+
 import pytest
 import torch
 
+from hf_mixup import MixupTrainingArguments
+from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
 from hf_mixup.glue import folders
-from hf_mixup.glue.errors import UsageError, as_one_line, first_line, listed, nearest
 from tests.tiny import tiny_model
+from tests.trainer.runs import train
 
 
 @pytest.mark.parametrize(
@@ -14,6 +18,8 @@ from tests.tiny import tiny_model
         [],
         ["all_results.json", "trainer_state.json", "notes.txt"],
         ["checkpoint-500/", "other/"],
+        ["broken-checkpoint-500/", "broken-checkpoint-500-2/"],
+        ["last-good-weights/"],
         ["predict_results_None.txt"],
         ["trainer_state.json"],
         ["runs/"],
@@ -63,45 +69,47 @@ def test_an_output_folder_that_is_new_or_a_file(tmp_path):
         folders.check_output_dir(str(tmp_path / "file"))
 
 
-def test_which_checkpoint_is_meant(tmp_path):
-    for step in (9, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The output folder of a run that was saved after steps 9 and 10; for reading only."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    train(folder, max_steps=10, save_strategy="steps", save_steps=9)
+    return folder
+
+
+def arguments(output_dir, resume):
+    return MixupTrainingArguments(output_dir=str(output_dir), use_cpu=True, resume_from_checkpoint=resume)
+
+
+def test_which_checkpoint_is_meant(finished):
     for text in ("true", "True"):
-        assert folders.find_checkpoint(text, str(tmp_path)) == str(tmp_path / "checkpoint-10")
-    named = str(tmp_path / "checkpoint-9")
-    assert folders.find_checkpoint(named, "elsewhere") == named
-    assert folders.find_checkpoint(None, str(tmp_path)) is None
-    assert folders.find_checkpoint("False", str(tmp_path)) is None
+        assert folders.find_checkpoint(arguments(finished, text)) == str(finished / "checkpoint-10")
+    named = str(finished / "checkpoint-9")
+    assert folders.find_checkpoint(arguments("elsewhere", named)) == named
+    for text in (None, "False"):
+        assert folders.find_checkpoint(arguments(finished, text)) is None
 
 
 @pytest.mark.parametrize(
-    "name, sentence", [("true", "finds no checkpoint"), ("nowhere", "is no folder of a checkpoint")]
+    "name, sentence",
+    [
+        ("true", "--resume_from_checkpoint true: .* has no whole checkpoint to resume from: start afresh"),
+        ("nowhere", "--resume_from_checkpoint nowhere: .* cannot be resumed from .it has no trainer_state.json"),
+    ],
 )
 def test_a_checkpoint_that_is_not_there(tmp_path, name, sentence):
     for output_dir in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError, match=sentence):
-            folders.find_checkpoint(name, str(output_dir))
+            folders.find_checkpoint(arguments(output_dir, name))
 
 
-@pytest.mark.parametrize(
-    "files, sentence",
-    [
-        ({}, "there is no trainer_state.json"),
-        ({"trainer_state.json": "{}"}, "there is no model.safetensors"),
-        ({"trainer_state.json": "", "model.safetensors": ""}, "trainer_state.json .* cannot be read"),
-    ],
-)
-def test_a_checkpoint_that_was_not_finished(tmp_path, files, sentence):
-    folder = tmp_path / "checkpoint-5"
-    folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_text(content)
-    for name in ("true", str(folder)):
-        with pytest.raises(UsageError, match=sentence) as caught:
-            folders.find_checkpoint(name, str(tmp_path))
-        assert str(folder) in str(caught.value)
+def test_a_checkpoint_that_was_not_finished(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "checkpoint-10" / "optimizer.pt").unlink()
+    with pytest.raises(UsageError, match=f"{out}/checkpoint-10 .*it has no optimizer.pt"):
+        folders.find_checkpoint(arguments(out, str(out / "checkpoint-10")))
+    assert folders.find_checkpoint(arguments(out, "true")) == str(out / "checkpoint-9")
+    assert sorted(path.name for path in out.iterdir()) == ["broken-checkpoint-10", "checkpoint-9"]
 
 
 def test_model_folders(tmp_path, tiny_bert_folder):

@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from transformers import BertConfig
 
-from hf_mixup.glue.errors import UsageError
+from hf_mixup.errors import UsageError
 from hf_mixup.glue.labels import infer_labels, labels_of_model
 from hf_mixup.glue.loading import Split
 from hf_mixup.glue.tasks import get_task

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from transformers import TrainingArguments
 
-from hf_mixup.glue.errors import UsageError
+from hf_mixup.errors import UsageError
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
 from hf_mixup.trainer import MixupTrainingArguments
 

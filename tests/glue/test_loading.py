@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from hf_mixup.errors import UsageError
 from hf_mixup.glue import loading
-from hf_mixup.glue.errors import UsageError
 from hf_mixup.glue.loading import Split
 from hf_mixup.glue.tasks import get_task
 from tests.data_files import write_csv, write_json_lines

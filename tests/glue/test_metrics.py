@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
 
+from hf_mixup.errors import UsageError
 from hf_mixup.glue import metrics
-from hf_mixup.glue.errors import UsageError
 from hf_mixup.glue.tasks import TASKS
 
 PREDICTIONS = [1, 0, 1, 1, 0, 1, 0, 0]

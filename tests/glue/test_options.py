@@ -2,8 +2,8 @@
 
 import pytest
 
+from hf_mixup.errors import UsageError
 from hf_mixup.glue import options
-from hf_mixup.glue.errors import UsageError
 from hf_mixup.trainer import MixupTrainingArguments
 from tests.tiny import NUM_LAYERS, tiny_config
 

@@ -220,7 +220,7 @@ def test_layers_that_are_none(layers):
         (
             "amplify",
             {"site": "attentions"},
-            "mixup_site='attentions' is unknown: choose one of input_ids, word_embeddings, embeddings",
+            r"mixup_site='attentions' is unknown \(did you mean 'attention'\?\): choose one of input_ids",
         ),
         ("amplify", {"site": "pooled", "layers": "1"}, "mixup_layers='1' has no meaning at mixup_site='pooled'"),
         ("amplify", {"site": "pooled", "attention_mask": "union"}, "has no meaning at mixup_site='pooled'"),
@@ -256,7 +256,7 @@ def test_layers_that_are_none(layers):
         (
             "attentionmix",
             {"attention_head": "first"},
-            "mixup_attention_head is not allowed: give the number of a head",
+            "mixup_attention_head='first' is not allowed: give the number of a head",
         ),
         (
             "ssmix",

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mixup.mixing import PairPlan, StepKey, mix
+from hf_mixup.mixing import BatchPlan, PairPlan, StepKey, mix
 
 SHAPES = {
     "scalar": lambda rows, length, width: (),
@@ -175,13 +175,16 @@ def test_skip_mixes_only_where_both_rows_have_a_token():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"site": "attentions"}, "site='attentions' is unknown: choose one of word_embeddings, embeddings"),
+        (
+            {"site": "attentions"},
+            "site='attentions' is unknown .did you mean 'attention'.*: choose one of word_emb",
+        ),
         ({"attention_mask": "ones"}, "attention_mask='ones' is unknown: choose one of own, union, intersection"),
         ({"site": "input_ids"}, "site='input_ids' is unknown"),
         ({"layers": ()}, "does not fit site='attention'"),
         ({"layers": (0,)}, "does not fit site='attention': hidden takes blocks from 0, attention and"),
         ({"site": "embeddings", "layers": (3,)}, "does not fit site='embeddings'"),
-        ({"site": "hidden", "layers": (-1,)}, "does not fit site='hidden'"),
+        ({"site": "hidden", "layers": (-1,)}, "layer=-1 is not allowed"),
         ({"site": "pooled"}, "does not fit site='pooled'"),
         ({"partner": torch.tensor([0, 0])}, "is not a permutation of the rows"),
         ({"weight": None}, "either a weight or a probe"),
@@ -191,6 +194,13 @@ def test_skip_mixes_only_where_both_rows_have_a_token():
         ({"weight": torch.ones(2, 3, 1), "site": "pooled", "layers": ()}, "does not fit site='pooled'"),
         ({"weight": torch.ones(2, 3, 1)}, "label_weight must be given"),
         ({"clean_weight": 1.0}, "clean_weight=1.0 is not allowed"),
+        ({"weight": torch.tensor(1.7)}, "weight must be in \\[0, 1\\], got values from 1.7 to 1.7"),
+        ({"weight": torch.tensor(float("nan"))}, "weight must be in \\[0, 1\\]"),
+        ({"weight": torch.tensor(1)}, "weight must be a floating-point tensor, got torch.int64"),
+        ({"weight": 0.7}, "weight must be a floating-point tensor, got float"),
+        ({"label_weight": torch.tensor([0.5, -0.5])}, "label_weight must be in \\[0, 1\\]"),
+        ({"partner": [1, 0]}, "partner must be an int64 tensor \\[batch\\], got a list"),
+        ({"layers": ("1",)}, "layer='1' is not allowed: give a whole number"),
         ({"drawn": torch.tensor([1])}, "drawn of shape \\[1\\] does not fit"),
         ({"drawn": torch.tensor(1), "site": "pooled", "layers": ()}, "does not fit site='pooled': give one number"),
         ({"label_weight": torch.ones(3)}, "label_weight must have shape \\[2\\]"),
@@ -200,3 +210,23 @@ def test_a_plan_that_makes_no_sense_is_refused(change, message):
     fields = {"partner": torch.tensor([1, 0]), "weight": torch.tensor(0.5), "site": "attention", "layers": (1,)}
     with pytest.raises(ValueError, match=message):
         PairPlan(**{**fields, **change})
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([[1.0]], "weights must be a floating-point tensor, got list"),
+        (torch.tensor([[3.0, 4.0]]), "weights must be in"),
+        (torch.tensor([[0.3, 0.3]]), "must sum to 1 over the batch"),
+        (torch.tensor([0.5, 0.5]), "weights of shape \\[2\\] do not fit"),
+    ],
+)
+def test_weights_of_a_batch_that_make_no_sense_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        BatchPlan(weights)
+
+
+def test_a_key_of_other_things_than_whole_numbers_is_refused():
+    for key in (StepKey("1"), StepKey(-1), StepKey(0, rank=1.5)):
+        with pytest.raises(ValueError, match="give a whole number of at least 0"):
+            key.generator()

@@ -29,7 +29,7 @@ def loop(ids, saliency, partner, runs, window):
             n, m = own[1] - own[0], theirs[1] - theirs[0]
             k = max(int(n * window), 1)
             total += n
-            if n < k or m < k:
+            if n < k or m < k or i == j:
                 continue
             least = min(range(own[0], own[1] - k + 1), key=lambda s: sum(saliency[i][s : s + k]))
             most = max(range(theirs[0], theirs[1] - k + 1), key=lambda s: sum(saliency[j][s : s + k]))

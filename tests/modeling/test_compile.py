@@ -8,6 +8,9 @@ from torch._dynamo.testing import CompileCounter
 from hf_mixup.mixing import PairPlan
 from tests.tiny import tiny_batch, tiny_model
 
+# The compiler itself uses what torch has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
 
 @pytest.mark.parametrize(
     ("site", "layers", "draws"),

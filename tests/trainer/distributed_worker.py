@@ -1,6 +1,10 @@
-"""One process of a distributed run: trains on the rows of `tiny_dataset` and writes what it saw and where it ended.
+"""One process of a launch that trains tiny models, run after run, and writes what it saw and where each run ended.
 
-Usage: torchrun --nproc_per_node 2 distributed_worker.py OUTPUT_FOLDER ROWS BATCH OPTION=VALUE...
+Usage: torchrun --nproc_per_node 2 distributed_worker.py FOLDER RUNS.json
+
+RUNS.json maps the name of each run to training arguments, and beside them `family`, `rows`, `batch`, `shard`,
+`resume` and `error`. The results of rank r are in FOLDER/rank{r}.json under the same names, and the model of a run is
+in FOLDER/NAME.
 """
 
 import json
@@ -9,48 +13,100 @@ import sys
 from pathlib import Path
 
 import torch
-import yaml
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from hf_mixup import MixupTrainer, MixupTrainingArguments
-from hf_mixup.mixing import BatchPlan
-from tests.tiny import tiny_dataset, tiny_model
+from hf_mixup.mixing import BatchPlan, SpanPlan
+from tests.tiny import tiny_dataset, tiny_model, wordpiece_tokenizer
 
 
 class Recorder(MixupTrainer):
-    """Keeps the plans of its process."""
+    """Keeps the batches of the first step, and of every batch the mean weight of its plan and its rows."""
 
     def get_batch_samples(self, *args, **kwargs):
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         for batch in batches:
-            plan = batch["mixup"]
-            weights = None if plan is None else plan.weights if isinstance(plan, BatchPlan) else plan.weight
-            self.seen.append(None if plan is None else [weights.mean().item(), plan.rows])
+            self.plans.append(described(batch["mixup"]))
+            self.rows.append(len(batch["labels"]))
+        if self.state.global_step == 0:
+            self.first = [{name: batch[name].tolist() for name in ("input_ids", "labels")} for batch in batches]
         return batches, num_items
 
 
-def main(folder: str, rows: str, batch: str, *options: str) -> None:
-    torch.set_num_threads(1)
+def described(plan):
+    """The mean weight of a plan, or None for a plain batch."""
+    if plan is None or isinstance(plan, SpanPlan) or plan.probe is not None:
+        return None if plan is None else "found in the model"
+    return (plan.weights if isinstance(plan, BatchPlan) else plan.weight).mean().item()
+
+
+def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **options):
+    """Train, evaluate and save; `shard` names the class that is sharded by FSDP2, the environment says how.
+
+    `resume` is a checkpoint of an earlier run, such as NAME/checkpoint-2.
+    """
     settings = {"max_steps": 5, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True}
-    settings |= {name: yaml.safe_load(value) for name, value in (option.split("=") for option in options)}
     arguments = MixupTrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=int(batch),
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
         use_cpu=True,
         dataloader_pin_memory=False,
-        **settings,
+        **{**settings, **options},
     )
-    dataset = tiny_dataset(rows=int(rows))
-    trainer = Recorder(tiny_model("bert", dropout=0.0), arguments, train_dataset=dataset, eval_dataset=dataset)
-    trainer.seen = []
-    trainer.train()
+    if shard is not None:
+        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = shard
+        # Accelerate shards on accelerators alone: on a CPU it runs DDP, whatever the launch file says.
+        PartialState().distributed_type = DistributedType.MULTI_GPU
+    dataset = tiny_dataset(rows=rows)
+    trainer = Recorder(
+        tiny_model(family, dropout=0.0),
+        arguments,
+        train_dataset=dataset,
+        eval_dataset=dataset,
+        processing_class=wordpiece_tokenizer(),
+    )
+    trainer.plans, trainer.rows, trainer.first = [], [], []
+    trainer.train(resume_from_checkpoint=None if resume is None else str(folder.parent / resume))
     result = {
+        "distributed_type": trainer.accelerator.distributed_type,
         "world_size": arguments.world_size,
-        "plans": trainer.seen,
+        "plans": trainer.plans,
+        "rows": trainer.rows,
+        "first": trainer.first,
         "log": trainer.state.log_history,
         "eval_loss": trainer.evaluate()["eval_loss"],
-        "weights": [parameter.detach().double().sum().item() for parameter in trainer.model.parameters()],
+        "units": [type(module).__name__ for module in trainer.model.modules() if isinstance(module, FSDPModule)],
+        "weights": [parameter.detach().double().sum().item() for parameter in local_parameters(trainer.model)],
     }
-    Path(folder, f"rank{arguments.process_index}.json").write_text(json.dumps(result))
+    trainer.save_model(str(folder))
+    return result
+
+
+def local_parameters(model):
+    """The parameters, or of sharded ones the shards of this process."""
+    for parameter in model.parameters():
+        yield parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def outcome(folder, error=False, **options):
+    """What `run` returns, or the message of the ValueError that it must raise."""
+    if not error:
+        return run(folder, **options)
+    try:
+        run(folder, **options)
+    except ValueError as raised:
+        return str(raised)
+    return "no error"
+
+
+def main(folder, runs):
+    torch.set_num_threads(1)
+    folder = Path(folder)
+    results = {name: outcome(folder / name, **options) for name, options in json.loads(Path(runs).read_text()).items()}
+    Path(folder, f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

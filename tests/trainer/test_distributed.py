@@ -1,68 +1,114 @@
-"""Two real processes (torchrun, gloo)."""
+"""Two real processes (torchrun, gloo); one launch makes all runs, because it takes longer to start than they do."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
+from hf_mixup.methods import METHODS, Mixup
+from hf_mixup.mixing import StepKey
+from tests.launching import torchrun
+from tests.modeling import reference
+from tests.tiny import tiny_model
+from tests.trainer import distributed_worker
+
 WORKER = Path(__file__).with_name("distributed_worker.py")
-STRONG = ("mixup_method=amplify", "mixup_ratio=beta", "mixup_alpha=1.0")
+STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
+# SGD, because Adam turns the rounding noise of a gradient that is 0 (the key biases) into full steps.
+SGD = {"optim": "sgd", "learning_rate": 0.05}
+SHORT = {"rows": 13, "accelerator_config": {"even_batches": False}, "max_steps": 4}
+CLEAN = {**SGD, "class_weights": "balanced", "gradient_accumulation_steps": 2}
+SOME = {"mixup_prob": 0.5, "mixup_stop": 1.0, "max_steps": 8}
+CHECKPOINTS = {**STRONG, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+RUNS = {
+    "clean": {**CLEAN, "batch": 2, "per_device_eval_batch_size": 4},
+    "short": {**SGD, **SHORT},
+    "short mixed": {**STRONG, **SHORT},
+    "uneven": {**STRONG, "rows": 13, "mixup_prob": 0.8},
+    "nonlinear": {**SOME, "mixup_method": "nonlinear", "mixup_label_weight": "learned"},
+    "batchmixup": {**SOME, "mixup_method": "batchmixup"},
+    "attentionmix": {"mixup_method": "attentionmix", "mixup_attention_head": "0"},
+    "straight": CHECKPOINTS,
+    "resumed": {**CHECKPOINTS, "resume": "straight/checkpoint-2"},
+    "ssmix": {"mixup_method": "ssmix", "gradient_accumulation_steps": 2},
+}
 
 
-def run(folder, processes, rows, batch, *options):
-    folder.mkdir()
-    launcher = [sys.executable, str(WORKER)]
-    if processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        launcher += [str(WORKER)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, str(folder), str(rows), str(batch), *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def launch(folder, runs, processes=2, timeout=240, **environment):
+    """The results of the runs, one dict for each process."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    torchrun(processes, WORKER, folder, folder / "runs.json", timeout=timeout, **environment)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
-def losses(result):
-    return [entry["loss"] for entry in result["log"] if "loss" in entry]
+def logged(result, name="loss"):
+    return [entry[name] for entry in result["log"] if name in entry]
 
 
-def test_two_processes_reach_the_loss_and_weights_of_one(tmp_path):
-    # SGD, because Adam turns the rounding noise of a gradient that is 0 (the key biases) into full steps.
-    options = ("class_weights=balanced", "gradient_accumulation_steps=2", "optim=sgd", "learning_rate=0.05")
-    one = run(tmp_path / "one", 1, 32, 4, *options, "per_device_eval_batch_size=8")[0]
-    two = run(tmp_path / "two", 2, 32, 2, *options, "per_device_eval_batch_size=4")
-    assert [result["world_size"] for result in two] == [2, 2]
-    np.testing.assert_allclose(losses(two[0]), losses(one), rtol=1e-5)
-    for result in two:
-        np.testing.assert_allclose(result["weights"], one["weights"], atol=1e-5)
-        assert result["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
+def saved(folder, name):
+    return load_file(folder / name / "model.safetensors")
 
 
-def test_processes_draw_their_own_plans_and_survive_uneven_last_batches(tmp_path):
-    one, two = run(tmp_path / "mixed", 2, 13, 4, *STRONG)
-    assert one["weights"] == two["weights"]
-    assert len(one["plans"]) == len(two["plans"]) == 5
-    both = [(a, b) for a, b in zip(one["plans"], two["plans"], strict=True) if a and b]
-    assert len(both) >= 3 and all(a[0] != b[0] for a, b in both)
-    mean = np.mean([plan[0] if plan else 1.0 for plan in one["plans"][:1] + two["plans"][:1]])
-    assert one["log"][0]["mixup_lambda"] == pytest.approx(mean, abs=1e-6)
+def test_two_processes(tmp_path):
+    first, second = launch(tmp_path, RUNS)
+    for name in RUNS:
+        assert [first[name]["world_size"], second[name]["world_size"]] == [2, 2]
+        assert first[name]["weights"] == second[name]["weights"], f"{name}: the processes went apart"
+        assert np.isfinite(logged(first[name])).all() and len(logged(first[name])) == len(logged(second[name]))
+    they_reach_what_one_process_reaches(tmp_path, first)
+    they_draw_their_own_plans_and_share_one_loss(first["uneven"], second["uneven"])
+    assert second["resumed"]["weights"] == second["straight"]["weights"]
+    a_last_batch_of_one_row_stays_plain_beside_one_that_mixes(first["short mixed"], second["short mixed"])
+    for name in ("nonlinear", "batchmixup"):
+        plans = zip(first[name]["plans"], second[name]["plans"], strict=True)
+        assert any((one is None) != (two is None) for one, two in plans), f"{name}: no step of which one process mixes"
 
 
-@pytest.mark.parametrize("method", ["nonlinear", "batchmixup"])
-def test_processes_of_which_one_mixes_and_one_does_not_stay_together(tmp_path, method):
-    options = [f"mixup_method={method}", "mixup_prob=0.5", "mixup_stop=1.0", "max_steps=8"]
-    if method == "nonlinear":
-        options.append("mixup_label_weight=learned")
-    one, two = run(tmp_path / "mixed", 2, 32, 4, *options)
-    assert one["weights"] == two["weights"]
-    assert any((a is None) != (b is None) for a, b in zip(one["plans"], two["plans"], strict=True))
+def they_reach_what_one_process_reaches(folder, two):
+    """Also where the last batch is short, and one of the processes has a single row of it."""
+    alone = {
+        "clean": distributed_worker.run(folder / "one clean", **CLEAN, batch=4, per_device_eval_batch_size=8),
+        "short": distributed_worker.run(folder / "one short", **SGD, **SHORT, batch=8),
+    }
+    for name, one in alone.items():
+        assert one["world_size"] == 1
+        np.testing.assert_allclose(logged(two[name]), logged(one), rtol=1e-5, err_msg=name)
+        assert two[name]["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
+        weights, expected = saved(folder, name), saved(folder, f"one {name}")
+        for parameter in expected:
+            np.testing.assert_allclose(weights[parameter], expected[parameter], atol=1e-5, err_msg=parameter)
+
+
+def they_draw_their_own_plans_and_share_one_loss(first, second):
+    both = [(one, two) for one, two in zip(first["plans"], second["plans"], strict=True) if one and two]
+    assert len(both) >= 2 and all(one != two for one, two in both)
+    # 13 rows in batches of 4: Accelerate fills the last batches up with rows from the beginning.
+    assert first["rows"] == second["rows"] == [4] * 5
+
+    model = tiny_model("bert", mixup=False, dropout=0.0)
+    mixup = Mixup(METHODS["amplify"].with_options(ratio="beta", alpha=1.0, prob=0.8), num_layers=3)
+    losses, shares = [], []
+    for rank, result in enumerate((first, second)):
+        (batch,) = result["first"]
+        ids, labels = torch.tensor(batch["input_ids"]), torch.tensor(batch["labels"])
+        plan = mixup.plan({}, labels, StepKey(seed=42, rank=rank))
+        partner, share = (list(range(4)), 1.0) if plan is None else (plan.partner.tolist(), plan.weight.item())
+        tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        logits = reference.forward("bert", model, tokens, partner, share, "attention", (1, 2, 3))
+        losses.append(reference.pairwise_loss(logits, labels.tolist(), partner, [share] * 4).item())
+        shares.append(share)
+    assert min(shares) < 1
+    for result in (first, second):
+        assert logged(result)[0] == pytest.approx(np.mean(losses), abs=1e-5)
+        assert logged(result, "mixup_lambda")[0] == pytest.approx(np.mean(shares), abs=1e-6)
+
+
+def a_last_batch_of_one_row_stays_plain_beside_one_that_mixes(first, second):
+    assert (first["rows"], second["rows"]) == ([4, 4, 4, 4], [4, 1, 4, 1])
+    assert [plan is None for plan in first["plans"]] == [False] * 4
+    assert [plan is None for plan in second["plans"]] == [False, True, False, True]
+    assert logged(first, "mixup_applied") == [1.0, 0.5, 1.0, 0.5]

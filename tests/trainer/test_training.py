@@ -23,61 +23,7 @@ from tests.tiny import (
     tiny_model,
     wordpiece_tokenizer,
 )
-
-STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
-
-
-def train(
-    folder,
-    model=None,
-    trainer_class=MixupTrainer,
-    dataset=None,
-    trainer_options=None,
-    resume=None,
-    family="bert",
-    **options,
-):
-    arguments_class = MixupTrainingArguments if issubclass(trainer_class, MixupTrainerMixin) else TrainingArguments
-    settings = {
-        "max_steps": 6,
-        "per_device_train_batch_size": 8,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "report_to": "none",
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-    }
-    arguments = arguments_class(output_dir=str(folder), **{**settings, **options})
-    trainer = trainer_class(
-        model=model if model is not None else tiny_model(family),
-        args=arguments,
-        train_dataset=dataset if dataset is not None else tiny_dataset(),
-        **(trainer_options or {}),
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-def logged(trainer, name):
-    return [entry[name] for entry in trainer.state.log_history if name in entry]
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_without_mixing_it_is_the_stock_trainer_to_the_last_bit(family, tmp_path, smoothing):
-    options = {"label_smoothing_factor": smoothing, "num_train_epochs": 2, "max_steps": -1, "eval_strategy": "epoch"}
-    evaluation = {"trainer_options": {"eval_dataset": tiny_dataset(seed=1)}}
-    stock = train(tmp_path, tiny_model(family, mixup=False), Trainer, **options, **evaluation)
-    for mixup in (
-        {},
-        {"mixup_method": "amplify", "mixup_ratio": "constant", "mixup_lambda": 1.0},
-        {"mixup_method": "amplify-code", "mixup_prob": 0.0},
-    ):
-        ours = train(tmp_path, tiny_model(family), **options, **mixup, **evaluation)
-        assert same_weights(stock.model, ours.model)
-        for name in ("loss", "grad_norm", "eval_loss", "train_loss"):
-            assert logged(ours, name) == logged(stock, name), name
+from tests.trainer.runs import STRONG, logged, train
 
 
 def test_without_mixing_only_the_config_of_a_mixing_run_names_mixup(tmp_path):
@@ -198,20 +144,17 @@ def test_several_updates_of_a_batch_are_that_many_steps_with_their_own_draws(tmp
         train(tmp_path, **options, gradient_accumulation_steps=2)
 
 
-def test_a_learned_label_weight_is_trained_beside_the_model_and_resumed(tmp_path):
+def test_a_learned_label_weight_is_trained_beside_the_model(tmp_path):
     options = {"mixup_method": "nonlinear", "mixup_label_weight": "learned", "max_steps": 6, "learning_rate": 1e-2}
-    straight = train(tmp_path / "straight", **options)
-    lambdas = logged(straight, "mixup_lambda")
+    trainer = train(tmp_path, **options, save_strategy="steps", save_steps=3)
+    lambdas = logged(trainer, "mixup_lambda")
     assert lambdas[0] == 0.5 and abs(lambdas[-1] - 0.5) > 1e-3
-    train(tmp_path / "cut", **options, save_strategy="steps", save_steps=3)
-    checkpoint = tmp_path / "cut" / "checkpoint-3"
-    resumed = train(tmp_path / "cut", model=tiny_model("bert", seed=5), **options, resume=str(checkpoint))
-    assert same_weights(straight.model, resumed.model) and logged(resumed, "mixup_lambda") == lambdas
+    checkpoint = tmp_path / "checkpoint-3"
     _, report = PARENTS["bert"].from_pretrained(checkpoint, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     (checkpoint / "label_gate.safetensors").unlink()
     with pytest.raises(ValueError, match="has no label_gate.safetensors"):
-        train(tmp_path / "cut", **options, resume=str(checkpoint))
+        train(tmp_path, **options, resume=str(checkpoint))
 
 
 def test_every_update_is_weighed_by_its_own_rows(tmp_path):
@@ -274,60 +217,6 @@ def _batch_order(folder, dataset, family):
     train(folder, tiny_model(family, mixup=False), Recorder, dataset=dataset, max_steps=1)
     ids = [row["input_ids"] for row in dataset]
     return [ids.index(row) for row in seen]
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("class_weights", [None, "balanced", "0.5,2,1"])
-def test_accumulated_batches_count_as_one_large_batch(tmp_path, class_weights, smoothing):
-    options = {"class_weights": class_weights, "label_smoothing_factor": smoothing, "optim": "sgd"}
-    dataset = tiny_dataset(rows=30)
-    runs = []
-    for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
-        runs.append(
-            train(
-                tmp_path,
-                tiny_model("bert", dropout=0.0),
-                dataset=dataset,
-                per_device_train_batch_size=batch,
-                gradient_accumulation_steps=accumulation,
-                max_steps=8,
-                **options,
-            )
-        )
-    for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose(logged(runs[1], name), logged(runs[0], name), rtol=2e-5)
-        np.testing.assert_allclose(logged(runs[2], name), logged(runs[0], name), rtol=2e-5)
-    for one, two in zip(runs[0].model.parameters(), runs[2].model.parameters(), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
-
-
-def test_missing_labels_do_not_count_in_accumulated_batches(tmp_path):
-    dataset = tiny_dataset(rows=16, label=[0, -100, 2, 1, -100, -100, -100, 0, 1, 2, -100, 0, 1, 1, 2, -100])
-    runs = [
-        train(
-            tmp_path,
-            tiny_model("bert", dropout=0.0),
-            dataset=dataset,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=8 // batch,
-            max_steps=2,
-        )
-        for batch in (8, 2)
-    ]
-    np.testing.assert_allclose(logged(runs[1], "loss"), logged(runs[0], "loss"), rtol=1e-5)
-    np.testing.assert_allclose(logged(runs[1], "grad_norm"), logged(runs[0], "grad_norm"), rtol=1e-5)
-
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_resuming_in_the_middle_of_an_epoch_changes_nothing(tmp_path, accumulation):
-    options = {**STRONG, "max_steps": 7, "gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4}
-    straight = train(tmp_path / "straight", **options)
-    train(tmp_path / "cut", **options, save_strategy="steps", save_steps=3)
-    resumed = train(
-        tmp_path / "cut", model=tiny_model("bert", seed=5), **options, resume=str(tmp_path / "cut/checkpoint-3")
-    )
-    assert same_weights(straight.model, resumed.model)
-    assert logged(resumed, "mixup_lambda") == logged(straight, "mixup_lambda")
 
 
 def test_the_log_reports_what_was_mixed(tmp_path):
@@ -501,14 +390,6 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step(tmp_path, w
         train(tmp_path, model, trainer_class, lr_scheduler_type="constant", **options, **mixup)
     good = train(tmp_path, max_steps=2, lr_scheduler_type="constant", **options, **mixup)
     assert same_weights(model, good.model)
-
-
-def test_bfloat16_stays_near_float32(family, tmp_path):
-    options = {**STRONG, "learning_rate": 1e-5}
-    float32 = train(tmp_path, tiny_model(family, dropout=0.0), **options)
-    bfloat16 = train(tmp_path, tiny_model(family, dropout=0.0), bf16=True, **options)
-    assert logged(bfloat16, "mixup_lambda") == logged(float32, "mixup_lambda")
-    np.testing.assert_allclose(logged(bfloat16, "loss"), logged(float32, "loss"), atol=1e-2)
 
 
 def test_options_are_read_at_every_step_so_that_a_search_can_change_them(tmp_path):

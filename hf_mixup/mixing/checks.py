@@ -1,0 +1,75 @@
+"""Checks of what users give; each complaint is one sentence: what was given, what is allowed, how to mend it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def is_number(given: object) -> bool:
+    """Whether it is a real number: no string, no tensor and no bool; it may still be NaN or infinite.
+
+    Example:
+        >>> is_number(0.5), is_number("0.5"), is_number(True)
+        (True, False, False)
+    """
+    return isinstance(given, Real) and not isinstance(given, bool)
+
+
+def is_whole(given: object) -> bool:
+    """Whether it is a whole number; 3.0 is none, and neither is True."""
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
+def check_positive(name: str, given: object) -> None:
+    """Raise a ValueError unless it is a finite number above 0."""
+    if not is_number(given) or not 0 < given < math.inf:
+        raise ValueError(f"{name}={given!r} is not allowed: give a finite number above 0.")
+
+
+def check_share(name: str, given: object) -> None:
+    """Raise a ValueError unless it is a number from 0 to 1."""
+    if not is_number(given) or not 0 <= given <= 1:
+        raise ValueError(f"{name}={given!r} is not allowed: give a number from 0 to 1.")
+
+
+def check_whole(name: str, given: object, lowest: int = 1) -> None:
+    """Raise a ValueError unless it is a whole number of at least `lowest`."""
+    if not is_whole(given) or given < lowest:
+        raise ValueError(f"{name}={given!r} is not allowed: give a whole number of at least {lowest}.")
+
+
+def check_flag(name: str, given: object) -> None:
+    """Raise a ValueError unless it is True or False; the string "false" would count as true."""
+    if not isinstance(given, bool):
+        raise ValueError(f"{name}={given!r} is not allowed: give True or False.")
+
+
+def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
+    """Raise a ValueError that names the nearest choice unless it is one of the allowed names."""
+    allowed = list(allowed)
+    if not isinstance(given, str) or given not in allowed:
+        raise ValueError(
+            f"{name}={given!r} is unknown{did_you_mean(given, allowed)}: choose one of {', '.join(allowed)}."
+        )
+
+
+def did_you_mean(given: object, allowed: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"`, or nothing if no allowed name is near.
+
+    Example:
+        >>> did_you_mean("Atention", ["attention", "pooled"])
+        " (did you mean 'attention'?)"
+    """
+    matches = get_close_matches(str(given).lower(), list(allowed), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def can_read(values: Tensor) -> bool:
+    """Whether the values can be looked at for free; those on a device would make the host wait for it."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,61 @@
+"""The labels of a data set, looked at before a training starts and not by the device in the middle of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from hf_mixup.mixing import infer_problem_type
+from hf_mixup.mixing.objectives import IGNORE_INDEX, check_labels
+
+COLUMNS = ("label", "labels", "label_ids")
+
+
+def check_train_labels(dataset: Any, collator: Any, config: Any) -> None:
+    """Raise for labels that the model cannot be trained with.
+
+    Only what is sure and cheap to read is checked: the label column of a `datasets.Dataset` without a transform, that
+    goes to the model through one of transformers' own collators.
+
+    Args:
+        dataset: what the training reads.
+        collator: what makes batches of its rows.
+        config: the model's.
+
+    Raises:
+        ValueError: in one sentence that names the first row that is wrong.
+    """
+    own_collator = (getattr(collator, "__module__", None) or "").split(".")[0] != "transformers"
+    if own_collator or not isinstance(dataset, Dataset) or dataset.format["type"] == "custom":
+        return
+    for column in (name for name in COLUMNS if name in dataset.column_names and len(dataset)):
+        labels = _as_tensor(column, dataset.with_format(None)[column][:])
+        problem_type = config.problem_type or infer_problem_type(config.num_labels, labels)
+        try:
+            check_labels(labels, problem_type, config.num_labels)
+        except ValueError as error:
+            raise ValueError(f"train_dataset[{column!r}]: {error}") from error
+        if problem_type != "regression" and (labels == IGNORE_INDEX).flatten(1 if labels.ndim > 1 else 0).all():
+            raise ValueError(
+                f"No row of the train_dataset has a label: all values of its column {column!r} are {IGNORE_INDEX}; "
+                "give the labels."
+            )
+
+
+def _as_tensor(column: str, values: list[Any]) -> torch.Tensor:
+    missing = next((row for row, value in enumerate(values) if value is None), None)
+    if missing is not None:
+        raise ValueError(
+            f"Row {missing} of the train_dataset has no label in its column {column!r}: drop the row, or give "
+            f"{IGNORE_INDEX} for a row without label."
+        )
+    try:
+        labels = torch.tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"The column {column!r} of the train_dataset holds labels such as {values[0]!r}, which are not numbers of "
+            "one shape: give class ids, such as dataset.class_encode_column makes, or lists of the same length."
+        ) from error
+    return labels.long() if labels.dtype == torch.bool else labels

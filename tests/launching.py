@@ -1,0 +1,48 @@
+"""Starting real processes: Python, torchrun, and what `accelerate launch` makes of a launch file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(*arguments: str | Path, timeout: int = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments and one thread, as a process of its own that must succeed."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def torchrun(
+    processes: int, *arguments: str | Path, timeout: int = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A script and its arguments in that many processes, which talk by gloo on a machine without a GPU."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
+    return python(*launcher, *arguments, timeout=timeout, **environment)
+
+
+def launch_arguments(config: Path) -> Namespace:
+    """The arguments of `accelerate launch` once it has read a launch file."""
+    arguments = launch_command_parser().parse_args(["--config_file", str(config), "script.py"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    return arguments
+
+
+def launch_environment(config: Path) -> dict[str, str]:
+    """What `accelerate launch` adds to the environment of each process for a launch file with several GPUs."""
+    made = prepare_multi_gpu_env(launch_arguments(config))
+    return {name: value for name, value in made.items() if name.startswith(("ACCELERATE_", "FSDP_"))}

@@ -1,0 +1,101 @@
+"""FSDP2 in two real processes (gloo), set up by Accelerate as the launch file asks, against DDP.
+
+On a CPU Accelerate runs DDP where FSDP is asked for, so the worker makes it believe that it is on GPUs; from there on
+everything is what it does on GPUs: wrap policy, units, optimizer, gradient norm, checkpoint.
+"""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from tests.launching import ROOT, launch_environment
+from tests.tiny import NUM_LAYERS, PARENTS
+from tests.trainer.test_distributed import CHECKPOINTS, SGD, STRONG, launch, logged, saved
+
+# PyTorch 2.6 cannot shard on a CPU, where streams are but names.
+needs_sharding_on_cpu = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream(), "record_event"), reason="this PyTorch shards on accelerators alone"
+)
+CONFIG = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
+BLOCKS = {"bert": "MixupBertLayer", "roberta": "MixupRobertaLayer", "distilbert": "MixupTransformerBlock"}
+QUICK = {
+    "amplify": {**STRONG, "gradient_accumulation_steps": 2},
+    "embedmix": {"mixup_method": "embedmix"},
+    # Reads the weights of a block outside of the block's forward pass.
+    "attentionmix": {"mixup_method": "attentionmix", "mixup_attention_layer": 2, "mixup_attention_head": "1"},
+}
+SLOW = {
+    "word_embeddings": {"mixup_method": "embedmix", "mixup_site": "word_embeddings"},
+    "clean": {"mixup_method": "tmix", "mixup_clean": "average"},
+    "batchmixup": {"mixup_method": "batchmixup"},
+    "ssmix": {"mixup_method": "ssmix", "gradient_accumulation_steps": 2},
+    "checkpointing": {**STRONG, "gradient_checkpointing": True},
+}
+
+
+def launch_both(folder, cases, **more):
+    """Each case, a family and its options, trained by DDP and by FSDP2; DDP sees the same launch file."""
+    runs = {
+        f"{name} {kind}": {"family": family, "shard": shard, "max_steps": 3, **SGD, **options}
+        for name, (family, options) in cases.items()
+        for kind, shard in (("ddp", None), ("fsdp", BLOCKS[family]))
+    }
+    return launch(folder, {**runs, **more}, **launch_environment(CONFIG))
+
+
+def compare(folder, cases, results):
+    for name, (family, _) in cases.items():
+        for result in results:
+            ddp, fsdp = result[f"{name} ddp"], result[f"{name} fsdp"]
+            assert (ddp["distributed_type"], fsdp["distributed_type"]) == ("MULTI_CPU", "FSDP")
+            assert ddp["units"] == []
+            assert sum(unit == f"FSDP{BLOCKS[family]}" for unit in fsdp["units"]) == NUM_LAYERS
+            assert ddp["plans"] == fsdp["plans"] and any(ddp["plans"])
+            for value in ("loss", "grad_norm", "mixup_lambda"):
+                message = f"{name}: {value}"
+                np.testing.assert_allclose(logged(fsdp, value), logged(ddp, value), rtol=1e-5, err_msg=message)
+            assert fsdp["eval_loss"] == pytest.approx(ddp["eval_loss"], rel=1e-5)
+        it_saved_a_plain_checkpoint(folder, family, name)
+
+
+def it_saved_a_plain_checkpoint(folder, family, name):
+    model = AutoModelForSequenceClassification.from_pretrained(folder / f"{name} fsdp")
+    assert type(model) is PARENTS[family]
+    sharded, whole = saved(folder, f"{name} fsdp"), saved(folder, f"{name} ddp")
+    assert set(sharded) == set(whole) == set(model.state_dict())
+    for parameter in whole:
+        np.testing.assert_allclose(sharded[parameter], whole[parameter], atol=1e-5, err_msg=parameter)
+
+
+def test_the_launch_file_shards_berts_blocks():
+    environment = launch_environment(CONFIG)
+    assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
+    assert environment["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    assert environment["FSDP_TRANSFORMER_CLS_TO_WRAP"] == BLOCKS["bert"]
+
+
+@needs_sharding_on_cpu
+def test_fsdp2_trains_as_ddp_does(tmp_path):
+    cases = {f"{family} {name}": (family, QUICK[name]) for family in ("bert", "distilbert") for name in QUICK}
+    compare(tmp_path, cases, launch_both(tmp_path, cases))
+
+
+@needs_sharding_on_cpu
+@pytest.mark.slow
+def test_fsdp2_trains_roberta_and_more_methods_as_ddp_does(tmp_path):
+    cases = {name: ("roberta", options) for name, options in {**QUICK, **SLOW}.items()}
+    encoder = {"shard": "RobertaEncoder", "error": True, "mixup_method": "attentionmix", "mixup_attention_head": "0"}
+    whole = {**CHECKPOINTS, "family": "roberta", "shard": BLOCKS["roberta"]}
+    results = launch_both(
+        tmp_path,
+        cases,
+        straight=whole,
+        resumed={**whole, "resume": "straight/checkpoint-2"},
+        refused={"family": "roberta", **encoder},
+    )
+    compare(tmp_path, cases, results)
+    assert (tmp_path / "straight" / "checkpoint-2" / "model.safetensors").is_file()
+    for result in results:
+        assert result["resumed"]["weights"] == result["straight"]["weights"]
+        assert "let FSDP2 wrap the blocks" in result["refused"]

@@ -15,6 +15,10 @@ import torch
 from transformers import BertModel, DistilBertModel, RobertaModel
 from transformers.utils import logging as transformers_logging
 
+import run_glue_mixup
+from tests.data_files import labelled_sentences
+from tests.data_files import write_csv as write_csv_file
+from tests.script import SHORT
 from tests.tiny import CONFIGS, FAMILIES, bpe_tokenizer, save_base_model, wordpiece_tokenizer
 
 torch.set_num_threads(1)
@@ -84,3 +88,24 @@ def write_csv(tmp_path: Path) -> Callable[[str, str], str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def run(tiny_bert_folder, tmp_path):
+    """Run the script in this process; the output folder is `tmp_path / "out"` unless given."""
+
+    def call(*flags, model=tiny_bert_folder, out=tmp_path / "out"):
+        argv = ["--model_name_or_path", str(model), "--output_dir", str(out), *SHORT, *(str(flag) for flag in flags)]
+        return run_glue_mixup.main(argv)
+
+    return call
+
+
+@pytest.fixture
+def sentences(tmp_path):
+    """Flags for a train, a validation and a test file of sentences with three classes."""
+    names = ("sentence", "label")
+    train = write_csv_file(tmp_path / "train.csv", names, labelled_sentences(["red", "green", "blue"], 14))
+    validation = write_csv_file(tmp_path / "validation.csv", names, labelled_sentences(["blue", "red", "green"], 7))
+    test = write_csv_file(tmp_path / "test.csv", names, labelled_sentences(["green", "?"], 5))
+    return {"--train_file": train, "--validation_file": validation, "--test_file": test}

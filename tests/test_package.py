@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from dataclasses import fields
 from importlib.metadata import distribution, entry_points, version
@@ -17,9 +18,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import hf_mixup
+from tests.tiny import SENTENCES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = Requirement("hf_mixup[demo,test,dev]")
+RUN_AND_TESTED = Requirement("hf_mixup[compare,demo,test]")
 CUDA = ("nvidia-", "cuda-", "triton")  # what a CUDA build of torch asks for beside
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -31,9 +34,9 @@ def requirements_of(requirement: Requirement) -> list[Requirement]:
     return [one for one in found if one.marker is None or any(one.marker.evaluate({"extra": each}) for each in extras)]
 
 
-def pins() -> dict[str, Version]:
-    """The content of requirements.txt; every line pins one package exactly."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def pins(file: str = "requirements.txt") -> dict[str, Version]:
+    """The content of a file of requirements; every line pins one package exactly."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     found: dict[str, Version] = {}
     for requirement in (Requirement(line) for line in lines if not line.startswith("#")):
         (specifier,) = requirement.specifier
@@ -76,6 +79,46 @@ def test_core_dependencies_have_both_bounds():
     for requirement in requirements_of(Requirement("hf_mixup")):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == {">=", "<"}, f"{requirement} needs a lower and an upper bound"
+
+
+def test_minimums_are_the_declared_lower_bounds():
+    """make compat runs on what pyproject.toml says, no more and no less."""
+    lowest: dict[str, Version] = {}
+    for requirement in requirements_of(RUN_AND_TESTED):
+        bounds = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+        if requirement.name != "hf_mixup":
+            (lowest[canonicalize_name(requirement.name)],) = bounds
+    assert pins("requirements-minimum.txt") == lowest
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning, PendingDeprecationWarning])
+@pytest.mark.parametrize("module", ["transformers.trainer", "torch.utils.checkpoint", "hf_mixup.cli", __name__])
+def test_deprecations_of_transformers_and_torch_are_errors(module, category):
+    """Where the warning says it comes from: from within, or from the line of ours that made the call."""
+    with pytest.raises(category, match="old"):
+        warnings.warn_explicit("old", category, "file.py", 1, module=module)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.warn_explicit("old", category, "file.py", 1, module="datasets.load")
+    assert [warning.category for warning in seen] == [category]
+
+
+@pytest.mark.slow
+def test_a_run_uses_nothing_deprecated(tmp_path, tiny_bert_folder, write_csv):
+    """Neither warned of nor, what only shows in a process of its own, logged: transformers logs a thing but once."""
+    rows = "".join(f"{text},{label}\n" for text, label in zip(SENTENCES, "abababab", strict=True))
+    data = write_csv("data.csv", "text,label\n" + rows.replace(", ", " "))
+    flags = ["--train_file", data, "--validation_file", data, "--do_train", "--do_eval", "--do_predict"]
+    flags += ["--test_file", data, "--model_name_or_path", tiny_bert_folder, "--output_dir", tmp_path / "out"]
+    flags += ["--mixup_method", "amplify", "--max_steps", "2", "--save_steps", "1", "--use_cpu"]
+    done = subprocess.run(
+        [sys.executable, "-W", "default", ROOT / "run_glue_mixup.py", *flags],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    old = [line for line in done.stderr.splitlines() if "deprecat" in line.lower()]
+    assert [line for line in old if "site-packages" not in line or re.search(r"/(transformers|torch)/", line)] == []
 
 
 def test_pins_have_no_local_versions_and_no_cuda():

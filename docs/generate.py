@@ -52,7 +52,7 @@ RESULTS = """# Results
 Every method with its own defaults, against plain fine-tuning, on the first {rows} training rows of TREC (six coarse
 classes) and its 500 test rows: MiniLM weights (a 6-layer BERT), 10 epochs, learning rate 1e-4, batch 32, the last
 model, no choice by the test set. Mean and standard deviation over the seeds, in percent; the differences are paired by
-seed.
+seed. The step time is that of a mixed step over a plain one, from [performance.md](performance.md).
 
 With {seeds} seeds a difference of less than about two standard deviations says nothing, and nothing was tuned for any
 method: this shows how all of them train at their defaults, not which is best.
@@ -141,7 +141,13 @@ def _origin(runs: list[dict], name: str) -> str:
 
 def _accuracies(runs: list[dict]) -> str:
     accuracy = {(run["method"], run["seed"]): 100 * run["accuracy"] for run in runs}
-    lines = ["| method | accuracy | macro F1 | difference to `none` in accuracy, by seed |", "|---|---|---|---|"]
+    steps = {
+        run["options"]["mixup_method"]: f"{run['ratio_median']:.2f}"
+        for run in _lines("step_time.jsonl")
+        if run["options"]["model"] == "minilm" and run["options"]["mixup_site"] is None
+    }
+    head = ("method", "accuracy", "macro F1", "difference to `none` in accuracy, by seed", "step time")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for method in METHODS:
         seeds = sorted(seed for name, seed in accuracy if name == method)
         values = [accuracy[method, seed] for seed in seeds]
@@ -149,7 +155,8 @@ def _accuracies(runs: list[dict]) -> str:
         paired = [accuracy[method, seed] - accuracy["none", seed] for seed in seeds]
         each = ", ".join(f"{difference:+.1f}" for difference in paired)
         difference = "" if method == "none" else f"{mean(paired):+.1f} ({each})"
-        lines.append(f"| `{method}` | {_spread(values)} | {_spread(scores)} | {difference} |")
+        step = "1" if method == "none" else steps.get(method, "")
+        lines.append(f"| `{method}` | {_spread(values)} | {_spread(scores)} | {difference} | {step} |")
     return "\n".join(lines) + "\n"
 
 

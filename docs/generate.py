@@ -111,8 +111,9 @@ def pages() -> dict[Path, str]:
         footer = f"\nMethods: {names}. All methods and their defaults: [methods.md](../methods.md).\n"
         found[DOCS / "methods" / f"{name}.md"] = f"# {title.rstrip('.')}\n{body.rstrip()}\n{footer}"
     runs = _lines("methods_on_trec.jsonl")
-    if runs:
-        seeds = {run["seed"] for run in runs}
+    seeds = {run["seed"] for run in runs}
+    # A table of some of the methods, or of one seed, would mislead.
+    if len(seeds) > 1 and len(runs) == len(seeds) * len(METHODS):
         header = RESULTS.format(rows=runs[0]["settings"]["max_train_samples"], seeds=len(seeds))
         found[DOCS / "results.md"] = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
     times = _lines("step_time.jsonl")

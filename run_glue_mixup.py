@@ -360,6 +360,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     callbacks = []
     if data_args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(data_args.early_stopping_patience))
+    rows_of_a_step = training_args.train_batch_size * training_args.world_size
+    if train_dataset is not None and training_args.dataloader_drop_last and len(train_dataset) < rows_of_a_step:
+        raise UsageError(
+            f"--dataloader_drop_last leaves no batch of the {len(train_dataset)} training rows, a batch has "
+            f"{rows_of_a_step}; leave it out, or give a smaller --per_device_train_batch_size"
+        )
+
     try:
         trainer = MixupTrainer(
             model=model,

@@ -175,7 +175,8 @@ def push_folder(folder: str | Path, repo: str, private: bool | None = None, revi
         'https://huggingface.co/me/model'
     """
     if not Path(folder).is_dir():
-        raise UsageError(f"the folder {folder} does not exist; give the folder of a saved model")
+        what = "is a file" if Path(folder).exists() else "does not exist"
+        raise UsageError(f"the folder {folder} {what}; give the folder of a saved model")
     if not any((Path(folder) / name).is_file() for name in WEIGHTS):
         raise UsageError(
             f"the folder {folder} holds no model (there is no {WEIGHTS[0]}); give the --output_dir of a finished run, "

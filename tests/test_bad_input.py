@@ -218,6 +218,11 @@ MISTAKES = {
     "a model that is a file": ([*TRAIN, "--model_name_or_path", "{train.csv}"], {}, "is a file"),
     "a checkpoint that is not there": ([*TRAIN, "--resume_from_checkpoint", "nowhere"], {}, "nowhere"),
     "a negative length": ([*TRAIN, "--max_seq_length=-1"], {}, "--max_seq_length"),
+    "no full batch": (
+        [*TRAIN, "--dataloader_drop_last", "true", "--per_device_train_batch_size", "99"],
+        {},
+        "--dataloader_drop_last leaves no batch of the 3 training rows, a batch has 99",
+    ),
     "a strategy that is unknown": ([*TRAIN, "--eval_strategy", "sometimes"], {}, "--eval_strategy"),
 }
 
@@ -288,6 +293,28 @@ def test_as_a_process_a_mistake_is_one_line_and_exit_code_2(mistake_of, tmp_path
     (line,) = done.stderr.splitlines()
     assert sentence in line
     check_nothing_is_lost(tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="Nothing is forbidden to root.")
+def test_a_folder_that_may_not_be_written_is_refused_before_the_training(mistake_of, tmp_path):
+    argv, _ = mistake_of("nothing to do")
+    (tmp_path / "out").chmod(0o555)
+    with pytest.raises(UsageError, match="cannot be written"):
+        run_glue_mixup.main([*argv, "--do_train"])
+
+
+def test_permission_is_asked_for_before_the_training(mistake_of, tmp_path, monkeypatch):
+    argv, _ = mistake_of("nothing to do")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot be written .no permission for"):
+        run_glue_mixup.main([*argv, "--do_train"])
+
+
+def test_a_checkpoint_is_not_overwritten_by_another_run(mistake_of, tmp_path):
+    argv, _ = mistake_of("nothing to do")
+    (tmp_path / "out" / "optimizer.pt").write_text("its state")
+    with pytest.raises(UsageError, match="is a checkpoint of a run, which would be overwritten"):
+        run_glue_mixup.main([*argv, "--do_train"])
 
 
 def test_a_folder_of_something_else_is_left_alone(mistake_of, tmp_path):

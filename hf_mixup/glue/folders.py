@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _RESULT_FILES = ("all_results.json", "eval_results.json", "train_results.json")
 _RUN_PATTERN = re.compile(
     r"(broken-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
 )
+# What checkpoints hold, and folders of runs do not.
+_OF_CHECKPOINTS = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"}
 # A run that is stopped before its first checkpoint leaves nothing but TensorBoard's folder.
 _LOG_FOLDERS = {"runs"}
 _WEIGHT_FILES = (
@@ -35,9 +38,22 @@ def check_output_dir(path: str) -> None:
         UsageError: if it is a file, holds something else, or holds results that cannot be read.
     """
     folder = Path(path).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output_dir {path} is a file; give a new or empty folder")
-    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--output_dir {path} is a file; give a new or empty folder")
+        names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise UsageError(f"--output_dir {path} cannot be read ({error.strerror}); give another folder") from error
+    nearest_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--output_dir {path} cannot be written (no permission for {nearest_folder}); give another folder"
+        )
+    if names & _OF_CHECKPOINTS:
+        raise UsageError(
+            f"--output_dir {path} is a checkpoint of a run, which would be overwritten; give a new or empty folder, "
+            "or the folder of the run"
+        )
     results = {name: _json_object(folder / name) for name in _RESULT_FILES if name in names}
     # Other programs write files of these names too.
     is_results = any(key.startswith(("train_", "eval_")) for content in results.values() for key in content or ())

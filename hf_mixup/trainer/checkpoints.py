@@ -31,7 +31,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SHARDED = ("pytorch_model_fsdp*", "global_step*")
 # What is written of the run beside the model; without any of it a checkpoint holds a model and no more.
 _RUN_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class CheckpointError(ValueError):
@@ -71,6 +71,11 @@ def whole_checkpoint(args: MixupTrainingArguments, given: bool | str) -> str:
                     logger.warning(f"{each} is not whole ({fault}): it is now called {set_aside(each).name}.")
         else:
             folder = Path(given)
+            if checkpoints(given):
+                raise CheckpointError(
+                    f"{given} is the folder of a run, not one of its checkpoints: give {checkpoints(given)[0]}, or "
+                    "true for the newest whole one of the output_dir."
+                )
             fault = fault_of(folder, args)
             if fault is not None:
                 raise CheckpointError(
@@ -184,13 +189,15 @@ def _fault_of_file(path: Path, read: Callable[[Path], Any]) -> Iterator[str]:
     try:
         read(path)
     except OSError as error:
-        yield f"{path.name} cannot be read: {error.strerror}"
+        yield f"{path.name} cannot be read: {error.strerror or error}"
     except Exception:  # Readers of damaged files raise nearly anything.
         yield f"{path.name} is damaged, or holds something else"
 
 
 def _read_state(path: Path) -> None:
-    TrainerState.load_from_json(str(path))
+    state = TrainerState.load_from_json(str(path))
+    if not isinstance(state.global_step, int) or not isinstance(state.max_steps, int) or state.max_steps < 1:
+        raise ValueError(f"{path} is not the state of a training.")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

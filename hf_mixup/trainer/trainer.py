@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -453,7 +454,23 @@ class MixupTrainerMixin:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_weights_fit(resume_from_checkpoint, self.model)
+        self._warn_of_other_mixing(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _warn_of_other_mixing(self, checkpoint: str) -> None:
+        file = Path(checkpoint) / "config.json"
+        if not file.is_file():
+            return
+        mixup = self._current_mixup()
+        before = json.loads(file.read_text(encoding="utf-8")).get("mixup")
+        now = json.loads(json.dumps(mixup.settings())) if mixup.method.site is not None else None
+        if before != now:
+            names = [settings["method"] if settings else "none" for settings in (before, now)]
+            what = f"by the method {names[0]}, this run has {names[1]}" if names[0] != names[1] else "by other options"
+            logger.warning(
+                f"{checkpoint} was trained {what}: the run goes on, but is not the undisturbed one; give the flags "
+                "that it was started with to repeat it exactly."
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
@@ -463,6 +480,13 @@ class MixupTrainerMixin:
                 f"The optimizer.pt or scheduler.pt of {checkpoint} is that of another optimizer or model "
                 f"({as_one_line(error)}): resume with the options that it was trained with."
             ) from error
+        if checkpoint is not None and self.optimizer is not None:
+            missing = set(self.optimizer.defaults) - set(self.optimizer.param_groups[0])
+            if missing:
+                raise CheckpointError(
+                    f"The optimizer.pt of {checkpoint} is that of another optimizer (it has no {min(missing)}): "
+                    "resume with the optim that it was trained with."
+                )
         if self._label_gate is not None and checkpoint is not None:
             self._label_gate.load(checkpoint)
         if checkpoint is not None:

@@ -15,6 +15,7 @@ from hf_mixup.trainer.checkpoints import whole_checkpoint as whole
 from tests.tiny import same_weights, tiny_config, tiny_dataset, tiny_model
 from tests.trainer.runs import STRONG, logged, train
 
+OPTIONS_OF_MIXING = [name for name in STRONG if name.startswith("mixup_") and name != "mixup_method"]
 SAVING = {**STRONG, "save_strategy": "steps", "save_steps": 3}
 
 
@@ -280,3 +281,30 @@ def test_another_config_is_no_fault_but_a_broken_one_is(out):
     assert fault_of(out / "checkpoint-6", arguments(out)) is None
     (out / "checkpoint-6" / "config.json").write_bytes(b"\xff\xfe")
     assert "config.json" in fault_of(out / "checkpoint-6", arguments(out))
+
+
+def test_the_folder_of_the_run_is_no_checkpoint(out):
+    with pytest.raises(CheckpointError, match="is the folder of a run, not one of its checkpoints: give .*-6"):
+        whole(arguments(out), str(out))
+
+
+def test_a_state_of_nothing_is_no_checkpoint(out):
+    (out / "checkpoint-6" / "trainer_state.json").write_text("{}")
+    assert "trainer_state.json is damaged" in fault_of(out / "checkpoint-6", arguments(out))
+
+
+def test_other_mixing_is_told_and_the_same_is_not(out, caplog):
+    shutil.rmtree(out / "checkpoint-6")
+    with caplog.at_level(logging.WARNING):
+        train(out, resume=True, **SAVING)
+    assert "was trained by" not in caplog.text
+    shutil.rmtree(out / "checkpoint-6")
+    with caplog.at_level(logging.WARNING):
+        train(out, resume=True, **{**SAVING, "mixup_method": "none", **dict.fromkeys(OPTIONS_OF_MIXING)})
+    assert f"was trained by the method {STRONG['mixup_method']}, this run has none" in caplog.text
+
+
+def test_another_optimizer_is_refused(out):
+    shutil.rmtree(out / "checkpoint-6")
+    with pytest.raises(CheckpointError, match="is that of another optimizer .it has no dampening.: resume with the"):
+        train(out, resume=True, **{**SAVING, "optim": "sgd"})

@@ -63,7 +63,7 @@ PERFORMANCE = """# Performance
 The time of a mixed training step over that of a plain step of the stock `Trainer`, alternating in one process on the
 same batches: median of the pairs with a 95 % bootstrap interval. The mix is forced on in every step, where AMPLIFY's
 own draws leave 37 % of the steps plain. Peak memory is that of model, optimizer and steps, in a process of its own for
-each side.
+each side. The machine had other work to do meanwhile, which widens the intervals.
 
 """
 FAMILIES = """# Families

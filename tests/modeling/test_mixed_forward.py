@@ -257,6 +257,7 @@ def test_the_first_layer_counts_from_one_and_hidden_zero_is_the_embeddings(famil
     torch.testing.assert_close(mixed.hidden_states[2], expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences(family):
     model = tiny_model(family, num_labels=2).eval().double()
     for parameter in model.parameters():

@@ -104,6 +104,8 @@ def main(argv: list[str] | None = None) -> float:
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(args.output_dir, state_dict=state_dict)
         tokenizer.save_pretrained(args.output_dir)
+    # The distributed model first: if it goes after the process group, PyTorch waits forever now and then.
+    model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
     return accuracy
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from difflib import get_close_matches
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+
+from hf_mixup.errors import nearest
 
 
 def is_number(given: object) -> bool:
@@ -66,8 +67,8 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
         >>> did_you_mean("Atention", ["attention", "pooled"])
         " (did you mean 'attention'?)"
     """
-    matches = get_close_matches(str(given).lower(), list(allowed), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    guess = nearest(str(given), allowed)
+    return f" (did you mean {guess!r}?)" if guess else ""
 
 
 def can_read(values: Tensor) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import AlbertForSequenceClassification
-from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.albert.modeling_albert import (
     AlbertAttention,
@@ -118,6 +118,3 @@ class MixupAlbertForSequenceClassification(MixupModel, AlbertForSequenceClassifi
     ) -> Tensor:
         attention = self._blocks()[number - 1].albert_layers[0].attention
         return dot_product_scores(attention.query, attention.key, hidden_states, head, attention.num_attention_heads)
-
-    def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
-        return self.dropout(outputs.pooler_output)

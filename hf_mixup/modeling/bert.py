@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 from transformers import BertForSequenceClassification
-from transformers.modeling_outputs import ModelOutput
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer, BertSelfAttention
 
-from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.layers import AttentionBlockMixup, BlockMixup, SelfAttentionMixup
 from hf_mixup.modeling.sequence_classification import MixupModel
 
@@ -39,6 +36,3 @@ class MixupBertForSequenceClassification(MixupModel, BertForSequenceClassificati
         BertAttention: MixupBertAttention,
         BertLayer: MixupBertLayer,
     }
-
-    def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
-        return self.dropout(outputs.pooler_output)

@@ -75,7 +75,7 @@ class MixupDistilBertForSequenceClassification(MixupModel, DistilBertForSequence
             "position_ids": position_ids,
         }
         if mixup is None:
-            return super(MixupModel, self).forward(**inputs, labels=labels, **kwargs)
+            return self.parent_class.forward(self, **inputs, labels=labels, **kwargs)
         return self._mixed_forward(inputs, labels, mixup, **kwargs)
 
     def _blocks(self) -> nn.ModuleList:

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 from transformers import ModernBertForSequenceClassification
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
-from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.modernbert.modeling_modernbert import (
     ModernBertAttention,
     ModernBertEncoderLayer,
     apply_rotary_pos_emb,
 )
-from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.layers import SelfAttentionMixup, for_rows
-from hf_mixup.modeling.sequence_classification import MixupModel, masked
+from hf_mixup.modeling.sequence_classification import WithoutTokenTypes, masked
 
 
 class MixupModernBertAttention(SelfAttentionMixup, ModernBertAttention):
@@ -54,7 +53,7 @@ class MixupModernBertEncoderLayer(ModernBertEncoderLayer):
         return mixup.mix(hidden_states, "hidden", self.mixup_layer)
 
 
-class MixupModernBertForSequenceClassification(MixupModel, ModernBertForSequenceClassification):
+class MixupModernBertForSequenceClassification(WithoutTokenTypes, ModernBertForSequenceClassification):
     """`ModernBertForSequenceClassification` that mixes in its own forward pass when it is given a plan.
 
     Example:
@@ -68,28 +67,6 @@ class MixupModernBertForSequenceClassification(MixupModel, ModernBertForSequence
         ModernBertAttention: MixupModernBertAttention,
         ModernBertEncoderLayer: MixupModernBertEncoderLayer,
     }
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        mixup: Plan | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """As `MixupModel.forward`, for a family without token types."""
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids,
-            "inputs_embeds": inputs_embeds,
-        }
-        if mixup is None:
-            return self.parent_class.forward(self, **inputs, labels=labels, **kwargs)
-        return self._mixed_forward(inputs, labels, mixup, **kwargs)
 
     def _blocks(self) -> nn.ModuleList:
         return self.model.layers

@@ -6,14 +6,12 @@ from typing import Any
 
 from torch import Tensor
 from transformers import MPNetForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, create_position_ids_from_input_ids
-from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.plan import Plan
 from hf_mixup.modeling.layers import FindsPlan, for_rows
 from hf_mixup.modeling.roberta import RobertaHeadMixup
-from hf_mixup.modeling.sequence_classification import PlanOnBlocks, dot_product_scores
+from hf_mixup.modeling.sequence_classification import PlanOnBlocks, WithoutTokenTypes, dot_product_scores
 
 
 class MixupMPNetLayer(FindsPlan, MPNetLayer):
@@ -42,7 +40,9 @@ class MixupMPNetLayer(FindsPlan, MPNetLayer):
         return mixup.mix(layer_output, "hidden", self.mixup_layer), *attn_weights
 
 
-class MixupMPNetForSequenceClassification(PlanOnBlocks, RobertaHeadMixup, MPNetForSequenceClassification):
+class MixupMPNetForSequenceClassification(
+    PlanOnBlocks, WithoutTokenTypes, RobertaHeadMixup, MPNetForSequenceClassification
+):
     """`MPNetForSequenceClassification` that mixes in its own forward pass when it is given a plan.
 
     Example:
@@ -53,28 +53,6 @@ class MixupMPNetForSequenceClassification(PlanOnBlocks, RobertaHeadMixup, MPNetF
 
     parent_class = MPNetForSequenceClassification
     mixup_modules = {MPNetLayer: MixupMPNetLayer}
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        mixup: Plan | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """As `MixupModel.forward`, for a family without token types."""
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids,
-            "inputs_embeds": inputs_embeds,
-        }
-        if mixup is None:
-            return self.parent_class.forward(self, **inputs, labels=labels, **kwargs)
-        return self._mixed_forward(inputs, labels, mixup, **kwargs)
 
     def _positions(self, input_ids: Tensor) -> Tensor:
         return create_position_ids_from_input_ids(input_ids, self.mpnet.embeddings.padding_idx)

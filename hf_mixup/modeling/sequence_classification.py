@@ -91,7 +91,7 @@ class MixupModel(PreTrainedModel):
             "inputs_embeds": inputs_embeds,
         }
         if mixup is None:
-            return super().forward(**inputs, labels=labels, **kwargs)
+            return self.parent_class.forward(self, **inputs, labels=labels, **kwargs)
         return self._mixed_forward(inputs, labels, mixup, **kwargs)
 
     def _mixed_forward(
@@ -140,7 +140,7 @@ class MixupModel(PreTrainedModel):
 
     def _pooled(self, outputs: ModelOutput, inputs: dict[str, Tensor | None], mixup: Plan) -> Tensor:
         """What the last linear layer reads, `[batch, hidden]`, after the last dropout."""
-        raise NotImplementedError
+        return self.dropout(outputs.pooler_output)
 
     def _classifier(self) -> nn.Linear:
         """The last linear layer."""
@@ -250,6 +250,32 @@ class PlanOnBlocks(MixupModel):
         finally:
             for block in blocks:
                 block.mixup_plan = None
+
+
+class WithoutTokenTypes(MixupModel):
+    """Base for families without token types."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        mixup: Plan | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """As `MixupModel.forward`, without `token_type_ids`."""
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        if mixup is None:
+            return self.parent_class.forward(self, **inputs, labels=labels, **kwargs)
+        return self._mixed_forward(inputs, labels, mixup, **kwargs)
 
 
 def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Tensor:

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
-from transformers.utils import PushInProgress
 
-from hf_mixup.errors import as_one_line
-from hf_mixup.hub import (
-    ARGUMENTS_FILES,
-    NOT_THE_MODEL,
-    HubError,
-    in_background,
-    open_repository,
-    push_checkpoint,
-    push_command,
-    remove_snapshots,
-    snapshot,
-    upload,
-)
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
     Objective,
@@ -45,16 +25,12 @@ from hf_mixup.mixing import (
 )
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import (
-    CheckpointError,
-    SaveAfterEvaluation,
-    check_weights_fit,
-    saving,
-    whole_checkpoint,
-)
+from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
+from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
 from hf_mixup.trainer.labels import check_train_labels
-from hf_mixup.trainer.model_card import card_facts, model_card
+from hf_mixup.trainer.log import MixupLog
+from hf_mixup.trainer.saving import SavingMixin
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +41,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss or the gradient became NaN or infinite; the weights of the step before are kept."""
 
 
-class MixupTrainerMixin:
+class MixupTrainerMixin(SavingMixin, HubMixin):
     """Mixup for a `Trainer` subclass: put it before that class in the bases.
 
     While training it owns `compute_loss`: a loss of your own goes in as `compute_loss_func(outputs, labels,
@@ -123,7 +99,7 @@ class MixupTrainerMixin:
         self._mixup_model: nn.Module | None = None
         self._objective: Objective | None = None
         self._non_finite = torch.zeros((), device=self.args.device)
-        self._mixup_log = _MixupLog()
+        self._mixup_log = MixupLog()
         self._saved_step: int | None = None
 
     # ---- Plans ----
@@ -418,80 +394,6 @@ class MixupTrainerMixin:
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
         return clean_loss + super().training_step(model, mixed_inputs, num_items_in_batch)
 
-    # ---- Checkpoints ----
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`.
-
-        Raises:
-            SaveError: the disk is full, or broken.
-        """
-        with saving(output_dir or self.args.output_dir):
-            super().save_model(output_dir, _internal_call)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.state.global_step == self._saved_step:
-            # To write it again would break it for a moment.
-            return
-        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(str(folder)):
-            if self.args.should_save:
-                # Of another run, or of one that was stopped here: old and new files together would pass for whole.
-                shutil.rmtree(folder, ignore_errors=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-        self._saved_step = self.state.global_step
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        # After this the main process marks the checkpoint as whole and removes old ones.
-        self.accelerator.wait_for_everyone()
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._label_gate is not None and self.args.should_save:
-            self._label_gate.save(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        check_weights_fit(resume_from_checkpoint, self.model)
-        self._warn_of_other_mixing(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _warn_of_other_mixing(self, checkpoint: str) -> None:
-        file = Path(checkpoint) / "config.json"
-        if not file.is_file():
-            return
-        mixup = self._current_mixup()
-        before = json.loads(file.read_text(encoding="utf-8")).get("mixup")
-        now = json.loads(json.dumps(mixup.settings())) if mixup.method.site is not None else None
-        if before != now:
-            names = [settings["method"] if settings else "none" for settings in (before, now)]
-            what = f"by the method {names[0]}, this run has {names[1]}" if names[0] != names[1] else "by other options"
-            logger.warning(
-                f"{checkpoint} was trained {what}: the run goes on, but is not the undisturbed one; give the flags "
-                "that it was started with to repeat it exactly."
-            )
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        try:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"The optimizer.pt or scheduler.pt of {checkpoint} is that of another optimizer or model "
-                f"({as_one_line(error)}): resume with the options that it was trained with."
-            ) from error
-        if checkpoint is not None and self.optimizer is not None:
-            missing = set(self.optimizer.defaults) - set(self.optimizer.param_groups[0])
-            if missing:
-                raise CheckpointError(
-                    f"The optimizer.pt of {checkpoint} is that of another optimizer (it has no {min(missing)}): "
-                    "resume with the optim that it was trained with."
-                )
-        if self._label_gate is not None and checkpoint is not None:
-            self._label_gate.load(checkpoint)
-        if checkpoint is not None:
-            self._saved_step = self.state.global_step
-
     # ---- Guard and log ----
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -519,163 +421,8 @@ class MixupTrainerMixin:
         """As `Trainer.log`; adds what was mixed since the last training log."""
         if "loss" in logs and self.args.mixup_method != "none":
             logs.update(self._mixup_log.summary(self.accelerator.gather, self.args.device))
-            self._mixup_log = _MixupLog()
+            self._mixup_log = MixupLog()
         super().log(logs, *args, **kwargs)
-
-    # ---- Hub ----
-
-    def _save(self, *args: Any, **kwargs: Any) -> None:
-        # `training_args.bin` would hold the access token in plain text.
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            super()._save(*args, **kwargs)
-        finally:
-            self.args.hub_token = token
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As `Trainer.init_hf_repo`: create the repository, or find it; called before the training.
-
-        Raises:
-            HubError: that failed.
-        """
-        try:
-            self._open_repository(token, private)
-        except HubError as error:
-            raise HubError(
-                f"{error}; mend that, or leave push_to_hub out and upload the model afterwards by hf-mixup push"
-            ) from error
-
-    def _open_repository(self, token: str | None, private: bool | None) -> None:
-        if not self.is_world_process_zero():
-            return
-        args = self.args
-        name = args.hub_model_id or Path(args.output_dir).absolute().name
-        private = args.hub_private_repo if private is None else private
-        self.hub_model_id = open_repository(name, private, token or args.hub_token)
-        self.push_in_progress = None
-        remove_snapshots(args.output_dir)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> CommitInfo | Future[CommitInfo] | None:
-        """As `Trainer.push_to_hub`, without pickles; the model is on disk before anything else is tried.
-
-        Args:
-            commit_message, blocking, token, revision, private: as in `Trainer.push_to_hub`.
-            kwargs: for `create_model_card`.
-
-        Raises:
-            HubError: the upload failed; the sentence ends with the command that tries again.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        kwargs["tags"] = [*_listed(kwargs.get("tags")), *(getattr(self.model, "model_tags", None) or [])]
-        token, revision = token or self.args.hub_token, revision or self.args.hub_revision
-
-        def push() -> CommitInfo:
-            options = {"message": commit_message, "token": token, "revision": revision}
-            try:
-                return upload(self.args.output_dir, self.hub_model_id, **options)
-            except HubError as error:
-                raise self._told_how_to_push(error, private, revision) from error
-
-        try:
-            if self.hub_model_id is None:
-                self._open_repository(token, private)
-        except HubError as error:
-            raise self._told_how_to_push(error, private, revision) from error
-        finally:
-            # The upload that is tried again later wants the card too.
-            self.create_model_card(**kwargs)
-        self._finish_current_push()
-        return push() if blocking else in_background(push)
-
-    def _told_how_to_push(self, error: HubError, private: bool | None, revision: str | None) -> HubError:
-        folder = Path(self.args.output_dir)
-        repo = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
-        command = push_command(folder, repo, self.args.hub_private_repo if private is None else private, revision)
-        return HubError(f"{error}; the model is saved in {folder}, to upload it later: {command}")
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As `Trainer`'s, but what is uploaded cannot change or go away meanwhile, and a failure is told."""
-        args = self.args
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
-            return
-        running = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if running and not args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        state_path = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: name}.get(
-            args.hub_strategy
-        )
-        try:
-            copy = snapshot(checkpoint_folder, args.output_dir, ARGUMENTS_FILES if state_path else NOT_THE_MODEL)
-        except OSError as error:
-            logger.warning(f"{name} is not pushed, it could not be copied for that: {error}")
-            return
-        job = in_background(
-            push_checkpoint,
-            copy,
-            self.hub_model_id,
-            message=f"Training in progress, step {self.state.global_step}",
-            token=args.hub_token,
-            revision=args.hub_revision,
-            state_path=state_path,
-        )
-        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if running else []), job])
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-        evaluations: Mapping[str, Mapping[str, float]] | None = None,
-        command: Sequence[str] | None = None,
-    ) -> None:
-        """Write the model card, `README.md`: as `Trainer.create_model_card`, with how the model was mixed.
-
-        Args:
-            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as in
-                `Trainer.create_model_card`.
-            tasks: always text-classification; here for `Trainer`'s sake.
-            evaluations: what `evaluate` returned, by the name of the evaluated split or file; by default the last
-                evaluation that was logged.
-            command: the command line of the run, word by word, without access tokens.
-        """
-        if not self.is_world_process_zero():
-            return
-        repo = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        facts = card_facts(
-            self,
-            self._config(),
-            name=model_name or repo.rsplit("/", 1)[-1],
-            model_id=repo,
-            base_model=finetuned_from,
-            evaluations=evaluations,
-            license=license,
-            language=language,
-            tags=_listed(tags),
-            dataset=", ".join(_listed(dataset)) or None,
-            dataset_id=next(iter(_listed(dataset_tags)), None),
-            dataset_config=next(iter(_listed(dataset_args)), None),
-            command=None if command is None else list(command),
-        )
-        model_card(facts).save(Path(self.args.output_dir) / "README.md")
 
 
 class MixupTrainer(MixupTrainerMixin, Trainer):
@@ -686,10 +433,6 @@ class MixupTrainer(MixupTrainerMixin, Trainer):
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
         >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
     """
-
-
-def _listed(value: str | Sequence[str] | None) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def _check_loss_func(method: Method) -> None:
@@ -710,46 +453,3 @@ def _special_ids(tokenizer: Any) -> list[int]:
     names = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
     ids = {getattr(tokenizer, name, None) for name in names}
     return sorted(ids - {None})
-
-
-class _MixupLog:
-    """Sums over the batches since the last log, kept on the device until then."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.mixed = 0
-        self.lambdas = 0
-        self.lambda_sum: Tensor | float = 0.0
-        self.loss_sum: Tensor | float = 0.0
-        self.label_weight: Tensor | None = None
-
-    def add(self, loss: Tensor, mixed: bool, label_weight: Tensor | None) -> None:
-        self.batches += 1
-        self.label_weight = label_weight
-        # Where whole batches are mixed there is no own row, and its share stays out of the mean.
-        self.lambdas += not mixed or label_weight is not None
-        if label_weight is not None:
-            self.lambda_sum = self.lambda_sum + label_weight.detach().float().mean()
-        elif not mixed:
-            self.lambda_sum = self.lambda_sum + 1.0
-        if mixed:
-            self.mixed += 1
-            self.loss_sum = self.loss_sum + loss.detach()
-
-    def add_clean(self, loss: Tensor) -> None:
-        """The part of clean rows that went through the model before the mixed ones of the same batch."""
-        self.loss_sum = self.loss_sum + loss.detach()
-
-    def last_lambda(self) -> float:
-        return 1.0 if self.label_weight is None else self.label_weight.float().mean().item()
-
-    def summary(self, gather: Any, device: torch.device) -> dict[str, float]:
-        """The means over the batches of all processes."""
-        sums = [self.batches, self.mixed, self.lambdas, float(self.lambda_sum), float(self.loss_sum)]
-        batches, mixed, lambdas, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
-        summary = {"mixup_applied": mixed / batches} if batches else {}
-        if lambdas:
-            summary["mixup_lambda"] = lambda_sum / lambdas
-        if mixed:
-            summary["mixup_loss"] = loss_sum / mixed
-        return summary

@@ -148,7 +148,7 @@ def test_without_space_for_the_snapshot_the_training_goes_on(here, tmp_path, cap
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_mixup.trainer.trainer.snapshot", full)
+    monkeypatch.setattr("hf_mixup.trainer.hub.snapshot", full)
     run = trainer(tmp_path / "tiny", push_to_hub=True, save_strategy="steps", save_steps=1)
     with caplog.at_level(logging.WARNING):
         assert run.train().global_step == 2

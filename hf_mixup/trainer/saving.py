@@ -1,0 +1,93 @@
+"""What a run saves and what it goes on from, as a mixin of the trainer: whole checkpoints or a sentence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_mixup.errors import as_one_line
+from hf_mixup.trainer.checkpoints import CheckpointError, check_weights_fit, saving
+
+logger = logging.getLogger(__name__)
+
+
+class SavingMixin:
+    """`Trainer`'s saving and loading, so that no checkpoint is left half-written or taken for another run's."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`.
+
+        Raises:
+            SaveError: the disk is full, or broken.
+        """
+        with saving(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.state.global_step == self._saved_step:
+            # To write it again would break it for a moment.
+            return
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with saving(str(folder)):
+            if self.args.should_save:
+                # Of another run, or of one that was stopped here: old and new files together would pass for whole.
+                shutil.rmtree(folder, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+        self._saved_step = self.state.global_step
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # After this the main process marks the checkpoint as whole and removes old ones.
+        self.accelerator.wait_for_everyone()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._label_gate is not None and self.args.should_save:
+            self._label_gate.save(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_weights_fit(resume_from_checkpoint, self.model)
+        self._warn_of_other_mixing(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _warn_of_other_mixing(self, checkpoint: str) -> None:
+        file = Path(checkpoint) / "config.json"
+        if not file.is_file():
+            return
+        mixup = self._current_mixup()
+        before = json.loads(file.read_text(encoding="utf-8")).get("mixup")
+        now = json.loads(json.dumps(mixup.settings())) if mixup.method.site is not None else None
+        if before != now:
+            names = [settings["method"] if settings else "none" for settings in (before, now)]
+            what = f"by the method {names[0]}, this run has {names[1]}" if names[0] != names[1] else "by other options"
+            logger.warning(
+                f"{checkpoint} was trained {what}: the run goes on, but is not the undisturbed one; give the flags "
+                "that it was started with to repeat it exactly."
+            )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"The optimizer.pt or scheduler.pt of {checkpoint} is that of another optimizer or model "
+                f"({as_one_line(error)}): resume with the options that it was trained with."
+            ) from error
+        if checkpoint is not None and self.optimizer is not None:
+            missing = set(self.optimizer.defaults) - set(self.optimizer.param_groups[0])
+            if missing:
+                raise CheckpointError(
+                    f"The optimizer.pt of {checkpoint} is that of another optimizer (it has no {min(missing)}): "
+                    "resume with the optim that it was trained with."
+                )
+        if self._label_gate is not None and checkpoint is not None:
+            self._label_gate.load(checkpoint)
+        if checkpoint is not None:
+            self._saved_step = self.state.global_step

@@ -5,7 +5,7 @@
 #   make test        the quick tests
 #   make test-slow   the tests on real weights and data (HF_MIXUP_DATA names the data folder), and those of transformers
 #   make compat      the quick tests on the oldest packages that pyproject.toml admits (PYTHON=python3.10: and Python)
-#   make bench       time and memory of a mixed training step against a plain one
+#   make bench       time and memory of a mixed training step against a plain one, appended to BENCH_OUTPUT
 #   make lint        ruff check and ruff format --check
 #   make format      mend what ruff can mend
 #   make wheel       build dist/*.whl
@@ -14,6 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
+BENCH_OUTPUT ?= bench.jsonl
 BIN := $(VENV)/bin
 # Two pytest workers with one torch thread each: the models are tiny, more threads only get in each other's way.
 TEST_WORKERS ?= 2
@@ -40,7 +41,7 @@ compat:
 	$(MAKE) test VENV=.venv-compat REQUIREMENTS=requirements-minimum.txt
 
 bench: $(VENV)/.project
-	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/step_time.py --suite quick --output $(BENCH_OUTPUT)
 
 lint: $(VENV)/.requirements
 	$(BIN)/ruff check .

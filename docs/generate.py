@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 import hf_mixup.methods
 from hf_mixup.methods import METHODS, Mixup
@@ -57,6 +59,11 @@ seed. The step time is that of a mixed step over a plain one, from [performance.
 With {seeds} seeds a difference of less than about two standard deviations says nothing, and nothing was tuned for any
 method: this shows how all of them train at their defaults, not which is best.
 
+What falls far behind: `batchmixup` ends near the share of the most frequent class (27.6 %). Its loss lets the rows of
+the classifier collapse onto each other, and the plain second half does not bring them apart again;
+`batchmixup-code` suffers from mixed points that are nearly alike ([why](methods/batchmixup.md)). `attentionmix` with
+the head of its paper, which was chosen for other weights, loses accuracy, and macro F1 through a rare class.
+
 """
 PERFORMANCE = """# Performance
 
@@ -64,6 +71,38 @@ The time of a mixed training step over that of a plain step of the stock `Traine
 same batches: median of the pairs with a 95 % bootstrap interval. The mix is forced on in every step, where AMPLIFY's
 own draws leave 37 % of the steps plain. Peak memory is that of model, optimizer and steps, in a process of its own for
 each side. The machine had other work to do meanwhile, which widens the intervals.
+
+"""
+COLUMNS = """
+"At most" is what the project aims at. Frames are what `torch.compile` compiles for mixed and plain steps together
+while lambda, partner and layer change, with the number that is due: one for each site and one for plain steps. Added
+are the calls of a mixed step that a plain one does not have: operators on a CPU, nested ones included, kernel launches
+on a GPU; and the times that the host waits for a value of the device (on a CPU: reads the value of a tensor), where
+`Trainer`'s own two looks at each loss give way to one of the guard against losses that are no numbers.
+
+![Step-time ratios with their intervals and limits](figures/step_time.svg)
+"""
+MEASURE = """
+`make bench` measures a small set in about five minutes. To measure anew, on a machine that has nothing else to
+do (`--suite full` has all methods on both models, and takes hours):
+
+```bash
+python benchmarks/step_time.py --suite targets --threads 2 --output docs/results/step_time.jsonl
+python benchmarks/step_time.py --suite quick --pairs 100 --threads 2 --output docs/results/step_time.jsonl
+python benchmarks/growth.py --threads 2 --output docs/results/growth.jsonl
+python docs/generate.py
+```
+
+Other models, methods and devices: `python benchmarks/step_time.py --help`.
+"""
+GROWTH = """
+## Growth
+
+Seconds and peak memory of a step of a small model against batch, length and depth; and of an epoch without the model
+against the rows of the training set: set-up, data and plans. The numbers are the slopes of lines through the
+logarithms, where 1 is proportional and memory for every pair of rows would come near 2.
+
+![Seconds and memory on logarithmic axes](figures/growth.svg)
 
 """
 FAMILIES = """# Families
@@ -118,7 +157,11 @@ def pages() -> dict[Path, str]:
         found[DOCS / "results.md"] = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
     times = _lines("step_time.jsonl")
     if times:
-        found[DOCS / "performance.md"] = PERFORMANCE + _ratios(times) + _origin(times, "step_time.jsonl")
+        page = PERFORMANCE + _ratios(times) + COLUMNS + _origin(times, "step_time.jsonl") + MEASURE
+        growth = _lines("growth.jsonl")
+        if growth:
+            page += GROWTH + _slopes(growth) + _origin(growth, "growth.jsonl")
+        found[DOCS / "performance.md"] = page
     found[DOCS / "families.md"] = FAMILIES.format(table=_families())
     facts = json.loads((DOCS / "results" / "model_card_example.json").read_text(encoding="utf-8"))
     found[DOCS / "model_card_example.md"] = CARD.format(card=model_card(CardFacts(**facts)))
@@ -145,7 +188,7 @@ def _accuracies(runs: list[dict]) -> str:
     steps = {
         run["options"]["mixup_method"]: f"{run['ratio_median']:.2f}"
         for run in _lines("step_time.jsonl")
-        if run["options"]["model"] == "minilm" and run["options"]["mixup_site"] is None
+        if run["options"]["model"] == "minilm" and _mixed(run) == run["options"]["mixup_method"]
     }
     head = ("method", "accuracy", "macro F1", "difference to `none` in accuracy, by seed", "step time")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -165,24 +208,85 @@ def _spread(values: list[float]) -> str:
     return f"{mean(values):.1f} ± {stdev(values):.1f}"
 
 
+def _mixed(run: dict) -> str:
+    """The method, with what was chosen otherwise than its defaults."""
+    names = ("mixup_method", "mixup_site", "mixup_layers", "mixup_clean")
+    return " ".join(str(run["options"][name]) for name in names if run["options"].get(name))
+
+
 def _ratios(runs: list[dict]) -> str:
-    head = "| method | model | batch x length | threads | pairs | time | 95 % interval | peak memory |"
-    lines = [head, "|" + "---|" * 8]
+    head = ("method", "model", "batch x length", "threads", "pairs", "time", "95 % interval", "at most", "peak memory")
+    head += ("frames (due)", "calls added", "waits added")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for run in runs:
         options = run["options"]
         low, high = run["ratio_interval_95"]
-        cells = (
-            f"`{options['mixup_method']}`",
+        cells = [
+            f"`{_mixed(run)}`",
             options["model"],
             f"{options['batch']} x {options['length']}",
             options["threads"],
             options["pairs"],
             f"{run['ratio_median']:.3f}",
             f"{low:.3f} to {high:.3f}",
+            f"{run['ratio_target']:.3f}" if "ratio_target" in run else "",
             f"{run['memory_ratio']:.3f}",
-        )
+            f"{run['compiled_frames']} ({run['compiled_frames_due']})" if "compiled_frames" in run else "",
+            *run.get("added_per_step", {"calls": "", "waits": ""}).values(),
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _slopes(runs: list[dict]) -> str:
+    head = ("against", "from", "to", "time plain", "time mixed", "memory plain", "memory mixed")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for run in runs:
+        cells = (run["axis"], run["sizes"][0], run["sizes"][-1], *(f"{each:.2f}" for each in run["slopes"].values()))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def figures() -> dict[Path, Figure]:
+    """The figures of the performance page by path."""
+    found = {DOCS / "figures" / "step_time.svg": _figure_of_ratios(_lines("step_time.jsonl"))}
+    growth = _lines("growth.jsonl")
+    if growth:
+        found[DOCS / "figures" / "growth.svg"] = _figure_of_growth(growth)
+    return found
+
+
+def _figure_of_ratios(runs: list[dict]) -> Figure:
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(runs)), layout="constrained")
+    axes = figure.subplots()
+    for row, run in enumerate(runs):
+        median, (low, high) = run["ratio_median"], run["ratio_interval_95"]
+        axes.errorbar(median, row, xerr=[[median - low], [high - median]], fmt="o", color="tab:blue", capsize=3)
+        if "ratio_target" in run:
+            axes.plot(run["ratio_target"], row, "|", color="tab:red", markersize=14)
+    names = [f"{_mixed(run)}, {run['options']['model']} {run['options']['batch']}" for run in runs]
+    axes.set_yticks(range(len(runs)), names)
+    axes.invert_yaxis()
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("time of a mixed step / plain step (median, 95 % interval; red: at most)")
+    return figure
+
+
+def _figure_of_growth(runs: list[dict]) -> Figure:
+    figure = Figure(figsize=(3 * len(runs), 5.5), layout="constrained")
+    panels = figure.subplots(2, len(runs), squeeze=False)
+    for column, run in enumerate(runs):
+        for row, (what, unit) in enumerate((("seconds", "seconds"), ("mib", "MiB at the peak"))):
+            axes = panels[row, column]
+            for side, line in (("plain", "o-"), ("mixed", "s--")):
+                slope = run["slopes"][f"{what}_{side}"]
+                axes.loglog(run["sizes"], run[f"{what}_{side}"], line, label=f"{side}, slope {slope:.2f}")
+            axes.set_xlabel("rows of the training set" if run["axis"] == "rows" else run["axis"])
+            axes.set_xticks(run["sizes"], [str(size) for size in run["sizes"]])
+            axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+            axes.set_ylabel(unit)
+            axes.legend()
+    return figure
 
 
 def _families() -> str:
@@ -250,6 +354,11 @@ def main() -> None:
     for path, text in pages().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    # The same input gives the same file: no random names, no date.
+    with rc_context({"svg.hashsalt": "hf_mixup", "svg.fonttype": "none"}):
+        for path, figure in figures().items():
+            path.parent.mkdir(exist_ok=True)
+            figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

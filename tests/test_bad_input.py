@@ -193,6 +193,15 @@ MISTAKES = {
         "mixup_attention_mask='union' has no meaning at mixup_site='pooled'",
     ),
     "unknown partner": ([*TRAIN, "--mixup_method", "amplify", "--mixup_partner", "flop"], {}, "did you mean 'flip'"),
+    "pairs in batches of an odd number": (
+        [
+            *TRAIN,
+            *("--mixup_method", "amplify", "--mixup_partner", "neighbour"),
+            *("--train_sampling_strategy", "group_by_length", "--per_device_train_batch_size", "3"),
+        ],
+        {},
+        "3 rows would cut one apart: give an even per_device_train_batch_size",
+    ),
     "compounded without flip": (
         [*TRAIN, "--mixup_method", "amplify-code", "--mixup_label_weight", "compounded"],
         {},

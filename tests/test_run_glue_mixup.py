@@ -429,6 +429,21 @@ def test_the_order_of_labels_of_a_trained_model_is_kept(run, tmp_path, tiny_bert
     assert results["eval_accuracy"] == pytest.approx(np.mean(right))
 
 
+def test_the_fast_settings(run, sentences, tmp_path):
+    """They group texts by length, to train on; predictions still stand in the order of the file."""
+    fast = ["--config", Path(run_glue_mixup.__file__).parent / "configs" / "fast.yaml"]
+    done = run(*fast, *flags(sentences), *MIX, "--mixup_partner", "neighbour", "--do_train", "--do_eval")
+    assert done["train_samples"] == 14
+    files, model = flags(sentences, "validation", "test"), tmp_path / "out"
+    results = [
+        run(*settings, *files, "--do_eval", "--do_predict", model=model, out=tmp_path / str(number))
+        for number, settings in enumerate(([], fast))
+    ]
+    assert results[1]["eval_loss"] == pytest.approx(results[0]["eval_loss"], abs=1e-6)
+    plain, grouped = (predictions(tmp_path / str(number) / "predict_results_None.txt") for number in range(2))
+    assert grouped == plain
+
+
 def test_a_config_file_with_flags_of_old(run, sentences, tmp_path, caplog):
     settings = tmp_path / "run.yaml"
     settings.write_text(

@@ -54,7 +54,7 @@ class Method:
             of a whole batch.
         layers: `"all"`, or blocks in the numbering of `output_hidden_states`; empty for sites without layers.
         one_layer: mix in one of the layers, drawn anew for each batch; one of them may be `"pooled"`.
-        partner: who is mixed with whom: `random`, `flip` or `roll`.
+        partner: who is mixed with whom: `random`, `flip`, `roll` or `neighbour`.
         per_sample: whether every row draws its own ratio, instead of one for the batch.
         per_feature: whether every feature of every row does; the label's share is then their mean.
         dot_product: for whole batches: score mixed vectors against mixed classifier rows instead of classifying them.
@@ -170,15 +170,15 @@ class Method:
             )
         if self.label_weight == "compounded" and (
             self.site != "attention_block"
-            or self.partner != "flip"
+            or self.partner not in ("flip", "neighbour")
             or self.per_sample
             or self.per_feature
             or self.one_layer
             or not isinstance(self.ratio, Ratio)
         ):
             raise ValueError(
-                "mixup_label_weight='compounded' holds for mixup_site='attention_block' with mixup_partner='flip' and "
-                f"one lambda a batch for fixed layers, not for mixup_method={self.name!r} with "
+                "mixup_label_weight='compounded' holds for mixup_site='attention_block' with mixup_partner='flip' or "
+                f"'neighbour' and one lambda a batch for fixed layers, not for mixup_method={self.name!r} with "
                 f"mixup_site={self.site!r}, mixup_partner={self.partner!r} and mixup_per_sample={self.per_sample}: "
                 "change these, or leave it out."
             )

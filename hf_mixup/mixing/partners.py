@@ -41,4 +41,17 @@ def roll_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
     return np.roll(np.arange(batch_size), 1)
 
 
-PARTNERS = {"random": random_partner, "flip": flip_partner, "roll": roll_partner}
+def neighbour_partner(generator: np.random.Generator, batch_size: int) -> np.ndarray:
+    """Rows 0 and 1 are each other's partners, rows 2 and 3, and so on; the last of an odd number is its own.
+
+    The order of the rows then says who is mixed with whom: `hf_mixup.trainer.LengthGroupedPairSampler` draws it.
+
+    Example:
+        >>> neighbour_partner(np.random.default_rng(0), 5).tolist()
+        [1, 0, 3, 2, 4]
+    """
+    check_whole("batch_size", batch_size)
+    return np.minimum(np.arange(batch_size) ^ 1, batch_size - 1)
+
+
+PARTNERS = {"random": random_partner, "flip": flip_partner, "roll": roll_partner, "neighbour": neighbour_partner}

@@ -398,8 +398,29 @@ Plan = PairPlan | BatchPlan | SpanPlan
 
 
 def _moved(plan: Plan, device: torch.device | str) -> Plan:
-    tensors = {name: value for name, value in vars(plan).items() if isinstance(value, Tensor)}
+    device = torch.device(device)
+    tensors = {
+        name: value for name, value in vars(plan).items() if isinstance(value, Tensor) and value.device != device
+    }
+    if not tensors:
+        return plan
+    if device.type == "cuda" and not any(value.is_cuda or value.requires_grad for value in tensors.values()):
+        return replace(plan, **_sent(tensors, device))
     return replace(plan, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+
+
+def _sent(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors of the host on a device, by one transfer that the host does not wait for."""
+    # The wider types first, so that each part begins at a multiple of its own width.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
+    packed = torch.cat([value.contiguous().reshape(-1).view(torch.uint8) for value in tensors.values()])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([value.nbytes for value in tensors.values()])
+    return {
+        name: part.view(value.dtype).reshape(value.shape)
+        for (name, value), part in zip(tensors.items(), parts, strict=True)
+    }
 
 
 def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None = None) -> Tensor:

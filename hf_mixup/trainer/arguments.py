@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from hf_mixup.methods import METHODS, Method
 from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole
+from hf_mixup.trainer.length_pairs import check_even
 
 
 def _naming_the_nearest(arguments: type) -> type:
@@ -51,7 +52,9 @@ class MixupTrainingArguments(TrainingArguments):
         mixup_per_sample: whether every row draws its own lambda.
         mixup_layers: `all`, or blocks such as `4` or `4,8`.
         mixup_site: `word_embeddings`, `embeddings`, `hidden`, `attention`, `attention_block`, `pooled` or `logits`.
-        mixup_partner: who is mixed with whom: `random`, `flip` or `roll`.
+        mixup_partner: who is mixed with whom: `random`, `flip`, `roll` or `neighbour`. The first three choose within
+            the batch, which `train_sampling_strategy="group_by_length"` fills with texts of alike length; `neighbour`
+            mixes rows 2i and 2i + 1, pairs that are then drawn over the whole training set.
         mixup_attention_mask: what attention sees of mixed rows: `own`, `union` or `intersection`; or `skip`, to mix
             only where both rows have a token.
         mixup_clean: `none`, `average` (train the clean rows along) or `alternate` (mix half of the batches).
@@ -122,7 +125,12 @@ class MixupTrainingArguments(TrainingArguments):
         },
     )
     mixup_partner: str | None = field(
-        default=None, metadata={"help": "Who is mixed with whom: random, flip or roll. Default: the method's."}
+        default=None,
+        metadata={
+            "help": "Who is mixed with whom: random, flip or roll within the batch; or neighbour, rows 0 and 1, 2 and "
+            "3, which with --train_sampling_strategy group_by_length are pairs drawn over the whole training set. "
+            "Default: the method's."
+        },
     )
     mixup_attention_mask: str | None = field(
         default=None,
@@ -145,7 +153,7 @@ class MixupTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "The own label's share: ratio (lambda), compounded (for attention_block with --mixup_partner "
-            "flip) or learned (for nonlinear). Default: the method's."
+            "flip or neighbour) or learned (for nonlinear). Default: the method's."
         },
     )
     mixup_updates: int | None = field(
@@ -173,6 +181,8 @@ class MixupTrainingArguments(TrainingArguments):
         if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed!r} is not allowed: give a whole number from 0 and below 2**32.")
         super().__post_init__()
+        if self.groups_pairs():
+            check_even(self.per_device_train_batch_size)
 
     def mixup(self) -> Method:
         """The chosen method with the options that were given. Read anew at every step, so that options may change."""
@@ -199,6 +209,10 @@ class MixupTrainingArguments(TrainingArguments):
             start=self.mixup_start,
             stop=self.mixup_stop,
         )
+
+    def groups_pairs(self) -> bool:
+        """Whether pairs are drawn over the whole training set and then grouped by length."""
+        return self.train_sampling_strategy == "group_by_length" and self.mixup().partner == "neighbour"
 
     def parse_class_weights(self) -> str | list[float] | None:
         """`class_weights` as `"balanced"`, a list of positive numbers, or None."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
@@ -29,6 +30,7 @@ from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
 from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
 from hf_mixup.trainer.labels import check_train_labels
+from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
 from hf_mixup.trainer.log import MixupLog
 from hf_mixup.trainer.saving import SavingMixin
 
@@ -84,6 +86,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self.model_accepts_loss_kwargs = False
         self._label_gate: LabelGate | None = None
         self.add_callback(SaveAfterEvaluation)
+        self.add_callback(TellEpoch)
         self._start_anew()
         self._current_mixup()
         if self.args.parse_class_weights() is not None:
@@ -99,6 +102,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._mixup_model: nn.Module | None = None
         self._objective: Objective | None = None
         self._non_finite = torch.zeros((), device=self.args.device)
+        self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
         self._saved_step: int | None = None
 
@@ -130,7 +134,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._start_anew()
         if resume_from_checkpoint:
             resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.args.logging_nan_inf_filter = self._filters_logs
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; looks at the labels first, which on a GPU would end the process.
@@ -141,6 +148,26 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         if self.compute_loss_func is None:
             check_train_labels(self.train_dataset, self.data_collator, self._config())
         return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # Of all columns: the one of lengths is none of the model's, and gone from what Trainer gives here.
+        sampler = super()._get_train_sampler(self.train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler) or not self.args.groups_pairs():
+            return sampler
+        processes = self.args.world_size
+        rows = self._train_batch_size // (processes if self.args.accelerator_config.split_batches else 1)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedPairSampler(sampler.lengths, rows, seed, processes)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """As `Trainer.get_test_dataloader`, but the rows keep their order, also with
+        `train_sampling_strategy="group_by_length"`: predictions are told apart by it.
+        """
+        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
+        try:
+            return super().get_test_dataloader(test_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -366,7 +393,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             inputs = self._with_plan(inputs, micro=update)
             if self.compute_loss_func is None:
                 num_items_in_batch = self._group_weight([inputs])
-        return self._one_pass_or_two(model, inputs, num_items_in_batch)
+        loss = self._one_pass_or_two(model, inputs, num_items_in_batch)
+        # Trainer would wait for the device to look at this loss; the guard looks before it can be logged.
+        self.args.logging_nan_inf_filter = False
+        return loss
 
     def _one_pass_or_two(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
@@ -398,6 +428,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
+        self.args.logging_nan_inf_filter = self._filters_logs
         if self._label_gate is not None and self.args.world_size > 1:
             self._average_gate_gradients()
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)

@@ -103,6 +103,13 @@ def test_flip_and_roll():
     assert odd.tolist() == [2, 1, 0]
 
 
+def test_neighbours():
+    rows = plans("amplify", count=1, partner="neighbour", alpha=1.0)[0].partner
+    assert rows.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+    odd = plans("amplify", count=1, partner="neighbour", alpha=1.0, labels=torch.arange(3))[0].partner
+    assert odd.tolist() == [1, 0, 2]
+
+
 def test_mixing_between_two_fractions_of_the_training():
     mixup = Mixup(METHODS["amplify"].with_options(alpha=1.0, start=0.25, stop=0.75), num_layers=2)
     mixed = [mixup.plan({}, LABELS, StepKey(1, step=step), progress=step / 8) is not None for step in range(8)]
@@ -180,8 +187,9 @@ def test_alternate_tosses_a_coin_and_average_trains_both():
     assert plan.clean_weight == 0.3
 
 
-def test_compounded_label_weights_are_what_repeated_mixing_leaves():
-    plan = plans("amplify-code", count=1, partner="flip", label_weight="compounded", ratio="constant", lam=0.9)[0]
+@pytest.mark.parametrize("partner", ["flip", "neighbour"])
+def test_compounded_label_weights_are_what_repeated_mixing_leaves(partner):
+    plan = plans("amplify-code", count=1, partner=partner, label_weight="compounded", ratio="constant", lam=0.9)[0]
     # Twelve blocks that do nothing but mix: follow the own share of a row through them.
     own = 1.0
     for _ in range(12):

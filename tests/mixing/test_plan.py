@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mixup.mixing import BatchPlan, PairPlan, StepKey, mix
+from hf_mixup.mixing.plan import _sent
 
 SHAPES = {
     "scalar": lambda rows, length, width: (),
@@ -230,3 +231,24 @@ def test_a_key_of_other_things_than_whole_numbers_is_refused():
     for key in (StepKey("1"), StepKey(-1), StepKey(0, rank=1.5)):
         with pytest.raises(ValueError, match="give a whole number of at least 0"):
             key.generator()
+
+
+def test_what_is_sent_together_arrives_as_it_was():
+    tensors = {
+        "weight": torch.tensor(0.3),
+        "half": torch.tensor([[0.25], [0.5], [0.75]], dtype=torch.bfloat16),
+        "partner": torch.tensor([2, 0, 1]),
+        "label_weight": torch.tensor(0.7, dtype=torch.float64).expand(3),
+        "special_ids": torch.tensor([101, 102]),
+    }
+    sent = _sent(tensors, torch.device("cpu"))
+    assert set(sent) == set(tensors)
+    for name, tensor in tensors.items():
+        assert sent[name].dtype == tensor.dtype
+        torch.testing.assert_close(sent[name], tensor, rtol=0, atol=0)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in sent.values()}) == 1
+
+
+def test_a_plan_that_is_there_already_stays_as_it_is():
+    plan = PairPlan(torch.tensor([1, 0]), torch.tensor(0.5), "pooled")
+    assert plan.to("cpu") is plan

@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
+from hf_mixup.trainer import LengthGroupedPairSampler
 from tests.launching import torchrun
 from tests.modeling import reference
-from tests.tiny import tiny_model
+from tests.tiny import tiny_dataset, tiny_model
 from tests.trainer import distributed_worker
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -40,6 +41,12 @@ RUNS = {
     "straight": CHECKPOINTS,
     "ssmix": {"mixup_method": "ssmix", "gradient_accumulation_steps": 2},
 }
+# Four steps an epoch; resumed in the middle of the second.
+for order in ("random", "group_by_length"):
+    later = {**CHECKPOINTS, "mixup_partner": "neighbour", "train_sampling_strategy": order, "max_steps": 8}
+    RUNS[order] = later
+    if RESUMES_ON_CPU:
+        RUNS[f"{order} resumed"] = {**later, "resume": f"{order}/checkpoint-6"}
 if RESUMES_ON_CPU:
     RUNS["resumed"] = {**CHECKPOINTS, "resume": "straight/checkpoint-2"}
 
@@ -68,7 +75,10 @@ def test_two_processes(tmp_path):
     they_reach_what_one_process_reaches(tmp_path, first)
     they_draw_their_own_plans_and_share_one_loss(first["uneven"], second["uneven"])
     if RESUMES_ON_CPU:
+        for name in ("random", "group_by_length"):
+            assert second[f"{name} resumed"]["weights"] == second[name]["weights"], name
         assert second["resumed"]["weights"] == second["straight"]["weights"]
+    they_share_the_pairs_of_one_order(first["group_by_length"], second["group_by_length"])
     a_last_batch_of_one_row_stays_plain_beside_one_that_mixes(first["short mixed"], second["short mixed"])
     for name in ("nonlinear", "batchmixup"):
         plans = zip(first[name]["plans"], second[name]["plans"], strict=True)
@@ -88,6 +98,15 @@ def they_reach_what_one_process_reaches(folder, two):
         weights, expected = saved(folder, name), saved(folder, f"one {name}")
         for parameter in expected:
             np.testing.assert_allclose(weights[parameter], expected[parameter], atol=1e-5, err_msg=parameter)
+
+
+def they_share_the_pairs_of_one_order(first, second):
+    """A batch goes to the first process and the next to the second, with whole pairs each."""
+    ids = tiny_dataset(rows=32)["input_ids"][:]
+    order = list(LengthGroupedPairSampler([len(row) for row in ids], batch_size=4, seed=42, num_processes=2))
+    for result, rows in ((first, order[:4]), (second, order[4:8])):
+        (batch,) = result["first"]
+        assert batch["input_ids"] == [ids[row] for row in rows]
 
 
 def they_draw_their_own_plans_and_share_one_loss(first, second):

@@ -8,7 +8,6 @@ from transformers import Trainer, TrainingArguments
 
 from hf_mixup import MixupTrainer
 from hf_mixup.mixing import PairPlan
-from hf_mixup.mixing.partners import PARTNERS
 from tests.tiny import same_weights, tiny_batch, tiny_dataset, tiny_model, wordpiece_tokenizer
 from tests.trainer.runs import STRONG, logged, train
 
@@ -80,12 +79,6 @@ def assert_trained(trainer, family="bert"):
 # ---- How the batches are cut ----
 
 
-def neighbours(generator, batch_size):
-    """Rows 0 and 1 are partners, 2 and 3, and so on: pairs that no even micro-batch cuts apart."""
-    partner = np.arange(batch_size) ^ 1
-    return np.minimum(partner, batch_size - 1)
-
-
 CUTS = [(8, 1), (4, 2), (2, 4)]
 LABELS = {
     "plain": {},
@@ -128,11 +121,11 @@ def cut_runs(folder, mix, family="bert", rows=29, **options):
     ],
     ids=str,
 )
-def test_accumulated_mixed_batches_are_one_large_batch(tmp_path, monkeypatch, family, mix, labels):
-    monkeypatch.setitem(PARTNERS, "neighbours", neighbours)
+def test_accumulated_mixed_batches_are_one_large_batch(tmp_path, family, mix, labels):
     # In a batch of one row SSMix has nothing to swap; a row that is its own partner swaps within itself.
     rows = 30 if mix == "ssmix" else 29
-    large, *small = cut_runs(tmp_path, mix, family, rows, mixup_partner="neighbours", **LABELS[labels])
+    # Of pairs of neighbours no even micro-batch cuts one apart.
+    large, *small = cut_runs(tmp_path, mix, family, rows, mixup_partner="neighbour", **LABELS[labels])
     assert set(logged(large, "mixup_applied")) == {1.0}
     assert_trained(large, family)
     for accumulated in small:
@@ -281,6 +274,11 @@ def numbers(trainer):
 RESUMED = {
     "plain": {},
     "amplify": STRONG,
+    "pairs of alike length": {
+        **STRONG,
+        "mixup_partner": "neighbour",
+        "train_sampling_strategy": "group_by_length",
+    },
     "learned": {"mixup_method": "nonlinear", "mixup_label_weight": "learned", "learning_rate": 1e-2},
     "ssmix": {"mixup_method": "ssmix"},
     "several updates": {
@@ -302,7 +300,7 @@ def test_a_run_resumed_at_any_step_is_the_undisturbed_one(tmp_path, mix):
     straight = train(tmp_path / "straight", **settings)
     train(tmp_path / "cut", **settings, save_strategy="steps", save_steps=1)
     # In the middle of an epoch and at its end; for the commonest method also after one step, and in the next epoch.
-    others = ((1, 0), (6, 0)) if mix == "amplify" else ()
+    others = ((1, 0), (6, 0)) if mix in ("amplify", "pairs of alike length") else ()
     for step, workers in ((3, 2), (4, 0), *others):
         resumed = train(
             tmp_path / "resumed",

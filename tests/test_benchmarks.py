@@ -1,0 +1,129 @@
+"""The benchmarks on tiny models: what they count, what they aim at, and what the figures draw."""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_mixup.methods import METHODS
+from hf_mixup.mixing.ratios import BatchWeights
+from tests.test_docs import load
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("--model", "tiny", "--batch", "4", "--length", "16", "--cpu", "--threads", "1")
+MIXING = [name for name, method in METHODS.items() if method.site]
+
+
+@pytest.fixture(scope="module")
+def step_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("step_time")
+
+
+@pytest.fixture(scope="module")
+def plain_calls(step_time, tmp_path_factory):
+    return step_time.calls(options_of(step_time, tmp_path_factory.mktemp("plain")), mixed=False)
+
+
+def options_of(step_time, tmp_path, *flags) -> argparse.Namespace:
+    return step_time.parser("Flags.").parse_args([*TINY, "--scratch", str(tmp_path), *flags])
+
+
+@pytest.mark.parametrize("method", MIXING)
+def test_the_host_waits_for_no_more_than_the_guard(step_time, plain_calls, tmp_path, method):
+    mixed_calls = step_time.calls(options_of(step_time, tmp_path, "--mixup_method", method), mixed=True)
+    # Trainer asks of each loss whether it is NaN and whether it is infinite; the guard asks once for both.
+    added = 1 - 2
+    # For the probe and the second pass of these, transformers looks once more whether there is padding.
+    added += method in ("attentionmix", "ssmix")
+    # On a CPU, and there alone, one_hot looks for the smallest and the largest of its classes.
+    added += 2 * isinstance(METHODS[method].ratio, BatchWeights)
+    assert mixed_calls["reads"] == plain_calls["reads"] + added
+    assert mixed_calls["operator_calls"] > plain_calls["operator_calls"] > 500
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("method", MIXING)
+def test_training_compiles_one_frame_a_site_and_a_plain_one(step_time, tmp_path, method):
+    torch.compiler.reset()
+    frames, due = step_time.compiled_frames(options_of(step_time, tmp_path, "--mixup_method", method))
+    assert frames == due == 2 + (method in ("manifold", "ssmix"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit"),
+    [
+        ("--mixup_method amplify", 1.02),
+        ("--mixup_method amplify-code", 1.02),
+        ("--mixup_method embedmix", 1.01),
+        ("--mixup_method attentionmix", 1.08),
+        ("--mixup_method ssmix", 2.1),
+        # The blocks above the site see twice the rows: the upper two of six; attention mixes inside of the fifth.
+        ("--mixup_method tmix --mixup_layers 4 --mixup_clean average", 1 + 2 / 6 + 0.03),
+        ("--mixup_method amplify --mixup_layers 5 --mixup_clean average", 1 + 2 / 6 + 0.03),
+        ("--mixup_method embedmix --mixup_clean average", 2.03),
+        ("--mixup_method sentmix --mixup_clean average", 1.03),
+    ],
+)
+def test_what_a_step_may_cost(step_time, tmp_path, flags, limit):
+    assert step_time.target(options_of(step_time, tmp_path, *flags.split())) == pytest.approx(limit)
+
+
+def test_every_entry_of_a_suite_is_a_method_that_its_model_can_mix(step_time):
+    for suite in step_time.SUITES.values():
+        for entry in suite:
+            options = step_time.parser("Flags.").parse_args(entry.split())
+            assert step_time.method_of(options).resolve_layers(step_time.depth_of(options)) is not None
+
+
+def test_each_family_has_the_shape(step_time, tmp_path, any_family):
+    config = step_time.config_of(options_of(step_time, tmp_path, "--family", any_family, "--depth", "3"))
+    sizes = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_labels)
+    assert (config.model_type, *sizes) == (any_family, 3, 48, 12, 6)
+
+
+def test_rounds_have_one_plain_step_and_one_of_each_run(step_time, tmp_path):
+    runs = [options_of(step_time, tmp_path, "--pairs", "3", "--mixup_method", name) for name in ("amplify", "ssmix")]
+    times = step_time.measure_rounds(runs[0], runs[1:])
+    assert times.shape == (3, 3) and (times > 0).all()
+
+
+def test_slopes_are_the_powers(step_time):
+    growth = importlib.import_module("growth")
+    assert growth.slope((2, 4, 8), [3 * size**1.5 for size in (2, 4, 8)]) == pytest.approx(1.5)
+
+
+def test_the_figures_draw_what_was_measured():
+    generate = load(ROOT / "docs" / "generate.py")
+    line = {"axis": "batch", "sizes": [2, 4], "slopes": {}}
+    for number, name in enumerate(("seconds_plain", "seconds_mixed", "mib_plain", "mib_mixed"), start=1):
+        line |= {name: [number, 2 * number]}
+        line["slopes"][name] = 1.0
+    panels = generate._figure_of_growth([line]).axes
+    drawn = [curve.get_ydata().tolist() for axes in panels for curve in axes.lines]
+    assert drawn == [[1, 2], [2, 4], [3, 6], [4, 8]]
+    run = {"options": {"mixup_method": "amplify", "model": "minilm", "batch": 32}, "ratio_target": 1.02}
+    run |= {"ratio_median": 1.005, "ratio_interval_95": [1.0, 1.015]}
+    lines = generate._figure_of_ratios([run]).axes[0].lines
+    assert lines[0].get_xdata().tolist() == [1.005] and 1.02 in [curve.get_xdata()[0] for curve in lines[1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["step_time.py", "growth.py"])
+def test_the_benchmarks_run(tmp_path, script):
+    suite = ("--suite", "quick") if script == "step_time.py" else ()
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *suite, *TINY, "--pairs", "3"]
+    subprocess.run([*command, "--output", "out.jsonl"], cwd=tmp_path, check=True, timeout=280)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(lines) == (7 if suite else 4)
+    for line in lines:
+        assert line["command"].startswith(f"python benchmarks/{script}") and "--output" not in line["command"]
+        if suite:
+            assert len(line["seconds"]) == 3 and line["compiled_frames"] == line["compiled_frames_due"]

@@ -1,4 +1,4 @@
-"""The `hf-mixup` command: `demo`, `train`, `push` and `methods`."""
+"""The `hf-mixup` command: `demo`, `train`, `compare`, `report`, `attention`, `push` and `methods`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,27 @@ def train(arguments: Sequence[str]) -> int:
     from run_glue_mixup import cli as run_script
 
     return run_script(list(arguments))
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Compare methods over tasks, training sizes, label noise and seeds, with intervals (options: compare --help)."""
+    from hf_mixup.compare.main import main as run_compare
+
+    return run_compare(list(arguments))
+
+
+def attention(arguments: Sequence[str]) -> int:
+    """Show who attends to whom, clean, under amplify and under embedmix (options: attention --help)."""
+    from hf_mixup.attention.main import main as show_attention
+
+    return show_attention(list(arguments))
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Write a page with tables and figures on the results of compare (options: report --help)."""
+    from hf_mixup.compare.report import main as run_report
+
+    return run_report(list(arguments))
 
 
 def push(arguments: Sequence[str]) -> int:
@@ -77,6 +98,9 @@ def methods(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo,
     "train": train,
+    "compare": compare,
+    "report": report,
+    "attention": attention,
     "push": push,
     "methods": methods,
 }

@@ -47,16 +47,17 @@ def test_version_and_help_do_not_wait_for_torch():
 def test_help_names_every_command(capsys):
     code, out, err = run_main(["--help"], capsys)
     assert (code, err) == (0, "")
-    assert all(f"\n  {command} " in out for command in ("demo", "train", "push", "methods"))
+    commands = ("demo", "train", "compare", "report", "attention", "push", "methods")
+    assert all(f"\n  {command} " in out for command in commands)
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ([], "a command is missing, give one of demo, train, push, methods"),
+        ([], "a command is missing, give one of demo, train, compare, report, attention, push, methods"),
         (["method"], "unknown command 'method': did you mean methods?"),
         (["trian", "--seed", "1"], "unknown command 'trian': did you mean train?"),
-        (["xyz"], "unknown command 'xyz': give one of demo, train, push, methods."),
+        (["xyz"], "unknown command 'xyz': give one of demo, train, compare, report, attention, push, methods."),
         (["--verbose"], "unrecognized arguments: --verbose"),
         (["methods", "amplify"], "unrecognized arguments: amplify"),
         (["push", "out"], "the following arguments are required: REPO"),

@@ -4,12 +4,21 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from sklearn.metrics import log_loss
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
-from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
+from hf_mixup.compare import (
+    adaptive_calibration_error,
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability_bins,
+)
 
 
 def random_case(seed: int, rows: int = 200, classes: int = 5, scale: float = 2.0):
@@ -161,3 +170,87 @@ def test_what_does_not_fit_is_refused(measure, scores, labels, error, message):
 def test_ece_refuses_what_is_out_of_range(probabilities, bins, error, message):
     with pytest.raises(error, match=message):
         expected_calibration_error(probabilities, [0], bins)
+
+
+def random_probabilities(seed: int, rows: int = 97, classes: int = 4):
+    logits, labels = random_case(seed, rows, classes)
+    return softmax(logits, axis=1), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_brier_score_of_two_classes_is_twice_that_of_scikit_learn(seed):
+    probabilities, labels = random_probabilities(seed, classes=2)
+    assert brier_score(probabilities, labels) == pytest.approx(2 * brier_score_loss(labels, probabilities[:, 1]))
+
+
+def test_brier_score_equals_a_loop():
+    probabilities, labels = random_probabilities(3)
+    total = 0.0
+    for row, label in zip(probabilities, labels, strict=True):
+        total += sum((value - (1.0 if index == label else 0.0)) ** 2 for index, value in enumerate(row))
+    assert brier_score(probabilities, labels) == pytest.approx(total / len(labels))
+
+
+@pytest.mark.parametrize(("seed", "rows", "bins"), [(0, 90, 15), (1, 97, 15), (2, 7, 15), (3, 50, 1)])
+def test_adaptive_error_equals_a_loop(seed, rows, bins):
+    probabilities, labels = random_probabilities(seed, rows)
+    ordered = sorted(
+        (max(row), int(np.argmax(row)) == label) for row, label in zip(probabilities.tolist(), labels, strict=True)
+    )
+    total, start = 0.0, 0
+    for number in range(bins):
+        size = rows // bins + (number < rows % bins)
+        part, start = ordered[start : start + size], start + size
+        if part:
+            accuracy = sum(hit for _, hit in part) / size
+            total += size / rows * abs(accuracy - sum(value for value, _ in part) / size)
+    assert adaptive_calibration_error(probabilities, labels, bins) == pytest.approx(total)
+
+
+def test_reliability_bins_by_hand():
+    probabilities = [[0.5, 0.5], [0.7, 0.3], [0.1, 0.9], [0.05, 0.95], [1.0, 0.0]]
+    count, confidence, accuracy = reliability_bins(probabilities, [0, 1, 1, 0, 0], bins=4)
+    # (0.25, 0.5]: the first row; (0.5, 0.75]: the second; above: the others, two of three right.
+    assert count.tolist() == [0, 1, 1, 3]
+    assert confidence == pytest.approx([0, 0.5, 0.7, 2.85 / 3])
+    assert accuracy == pytest.approx([0, 1, 0, 2 / 3])
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_temperature_of_two_classes_is_a_logistic_regression(scale):
+    """Without intercept and penalty, on the difference of the logits, its coefficient is 1 / T."""
+    generator = np.random.default_rng(8)
+    difference = generator.normal(0, 2, 400)
+    labels = (generator.random(400) < 1 / (1 + np.exp(-difference))).astype(int)
+    logits = scale * np.stack([np.zeros(400), difference], axis=1)
+    fitted = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8).fit(logits[:, 1:] - logits[:, :1], labels)
+    assert fit_temperature(logits, labels) == pytest.approx(1 / fitted.coef_[0, 0], rel=1e-3)
+
+
+def test_temperature_of_many_classes_equals_gradient_descent_of_torch():
+    logits, _ = random_case(9, rows=300, classes=6, scale=3.0)
+    generator = np.random.default_rng(10)
+    labels = np.array([generator.choice(6, p=row) for row in softmax(logits / 2.5, axis=1)])
+    scores, targets = torch.tensor(logits), torch.tensor(labels)
+    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([inverse], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(scores * inverse, targets)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert fit_temperature(logits, labels) == pytest.approx(1 / inverse.item(), rel=1e-4)
+
+
+def test_temperature_stays_in_its_range():
+    assert fit_temperature([[1.0, 0.0]] * 3, [0, 0, 0]) == pytest.approx(0.05, rel=1e-3)
+    assert fit_temperature([[1.0, 0.0]] * 4, [0, 0, 1, 1]) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize("measure", [brier_score, adaptive_calibration_error, reliability_bins])
+def test_new_measures_refuse_logits(measure):
+    with pytest.raises(ValueError, match="softmax"):
+        measure([[3.0, -2.0]], [0])

@@ -1,0 +1,231 @@
+"""The data of one cell: the same train subset, held-out rows and wrong labels for every method."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_mixup.compare.grid import Cell, Task
+from hf_mixup.errors import UsageError
+from hf_mixup.glue.arguments import split_names
+from hf_mixup.glue.labels import Labels, infer_labels
+from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split, split_off_validation
+from hf_mixup.glue.tasks import get_task
+
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class CellData:
+    """What a cell trains on and is measured on.
+
+    Args:
+        labels: kind and classes.
+        text_columns: the one or two columns of the texts.
+        splits: `train`, `validation`, `test`, and `ood` if the task has it. The train labels are those trained on.
+        true_classes: the true class of each train row, where some of the train labels are known to be wrong, `[rows]`.
+    """
+
+    labels: Labels
+    text_columns: tuple[str, ...]
+    splits: dict[str, Split]
+    true_classes: NDArray[np.int64] | None
+
+    def texts(self, split: str) -> list[tuple[str, ...]]:
+        """The texts of each row, one or two."""
+        return list(zip(*(self.splits[split].values(column) for column in self.text_columns), strict=True))
+
+    def encoded(self, split: str) -> NDArray:
+        """The labels as the model has them: class ids, or scores. `[rows]`."""
+        return np.array(self.labels.encode(self.splits[split]))
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write train and validation as the files that `run_glue_mixup.py` reads, and return their flags."""
+        files = {}
+        for name in ("train", "validation"):
+            labels = self.encoded(name).tolist()
+            if self.labels.kind == "single":
+                labels = [self.labels.names[label] for label in labels]
+            names = (*self.text_columns, self.labels.columns[0])
+            rows = (
+                dict(zip(names, (*texts, label), strict=True))
+                for texts, label in zip(self.texts(name), labels, strict=True)
+            )
+            files[f"{name}_file"] = folder / f"{name}.jsonl"
+            files[f"{name}_file"].write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        return files
+
+
+def load_cell_data(task: Task, cell: Cell) -> CellData:
+    """Read the files of a task and draw what the cell trains on.
+
+    The held-out rows, the subset and the wrong labels depend on the task and the seed, and not on the method or the
+    model. Subsets are stratified, hold each class, and a larger one holds the smaller one of the same seed.
+
+    Raises:
+        UsageError: the files do not fit, or the subset is too small for its classes.
+    """
+    labels, text_columns, splits = _load(task)
+    classes = labels.encode(splits["train"]) if labels.kind == "single" else None
+    rows: Sequence[int] = range(len(splits["train"]))
+    if "validation" not in splits:
+        # Rows by their positions, so that true labels in another file can follow.
+        numbered = replace(splits["train"], rows=rows)
+        kept, held_out = split_off_validation(numbered, task.validation_split, cell.seed, classes)
+        rows, splits["validation"] = kept.rows, splits["train"].select(held_out.rows)
+    if classes is not None:
+        order = stratified_order(np.array(classes)[rows], _generator(task, cell, "subset"))
+    else:
+        order = _generator(task, cell, "subset").permutation(len(rows))
+    rows = np.array(rows)[_first_rows(order, cell.size, classes and np.array(classes)[rows], task)]
+    train, true_classes = splits["train"].select(np.sort(rows).tolist()), None
+    if "clean_train" in splits:
+        true_classes = np.array(labels.encode(splits["clean_train"]))[np.sort(rows)]
+    if cell.noise:
+        true_classes = np.array(labels.encode(train)) if true_classes is None else true_classes
+        given = flip_labels(
+            np.array(labels.encode(train)), labels.num_labels, cell.noise, _generator(task, cell, "noise")
+        )
+        column = labels.columns[0]
+        spelled = dict(zip(classes, splits["train"].values(column), strict=True))
+        train = replace(train, data={**train.data, column: [spelled[label] for label in given.tolist()]})
+    return CellData(labels, text_columns, {**splits, "train": train}, true_classes)
+
+
+def check_task(task: Task, sizes: Sequence[str], noise: Sequence[float]) -> None:
+    """Check that the columns and labels of a task's files fit, and the sizes and the noise of the grid with them.
+
+    Raises:
+        UsageError: if not.
+    """
+    labels, _, splits = _load(task)
+    if labels.kind == "regression":
+        shots = next((size for size in sizes if size.endswith("-shot")), None)
+        if shots or any(noise):
+            what = f"--sizes {shots}" if shots else "--noise"
+            raise UsageError(f"{what} is for classes, and the labels of the task {task.name} are scores; leave it out")
+    for size in sizes:
+        rows = size.removesuffix("-shot")
+        if rows == size and size.isdigit() and not labels.num_labels <= int(size) <= len(splits["train"]):
+            raise UsageError(
+                f"--sizes {size} does not fit the task {task.name}, which has {len(splits['train'])} train rows of "
+                f"{labels.num_labels} classes; give a number between them"
+            )
+
+
+def stratified_order(classes: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Order rows at random so that the first ones, however many, have the classes in their shares.
+
+    One row of each class comes first; after these the k-th row of a class with n rows stands at (k + 1/2) / n.
+
+    Args:
+        classes: the class of each row, `[rows]`.
+        generator: the source of the draw.
+
+    Returns:
+        The positions of the rows in the new order, `[rows]`.
+
+    Example:
+        >>> order = stratified_order(np.array([0, 0, 0, 0, 1, 1]), np.random.default_rng(0))
+        >>> sorted(np.array([0, 0, 0, 0, 1, 1])[order[:3]].tolist())
+        [0, 0, 1]
+    """
+    shuffled = generator.permutation(len(classes))
+    place = np.empty(len(classes))
+    for label in np.unique(classes):
+        own = shuffled[classes[shuffled] == label]
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+        place[own[0]] = 0
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def flip_labels(
+    classes: NDArray[np.int64], num_classes: int, share: float, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Give a share of the rows, drawn at random, another class, each other class being equally likely.
+
+    The rows of a smaller share are among those of a larger one of the same generator. Every class keeps a row: a draw
+    that leaves one empty is made anew.
+
+    Args:
+        classes: the class of each row, `[rows]`.
+        num_classes: the number of classes.
+        share: how many of the rows, from 0 to 1; rounded to whole rows.
+        generator: the source of the draw.
+
+    Returns:
+        The classes with the wrong ones in them, `[rows]`.
+
+    Raises:
+        UsageError: too few rows to keep each class.
+    """
+    present = set(classes.tolist())
+    for _ in range(_TRIES):
+        wrong = generator.permutation(len(classes))[: round(share * len(classes))]
+        shifts = generator.integers(1, num_classes, len(classes))
+        flipped = classes.copy()
+        flipped[wrong] = (classes + shifts)[wrong] % num_classes
+        if present <= set(flipped.tolist()):
+            return flipped
+    raise UsageError(
+        f"--noise {share:g} leaves no row of some class among {len(classes)} train rows; give less of it, or a larger "
+        "--sizes"
+    )
+
+
+def _load(task: Task) -> tuple[Labels, tuple[str, ...], dict[str, Split]]:
+    splits = {name: load_local_split(path) for name, path in task.files.items()}
+    glue = get_task(task.task_name) if task.task_name else None
+    columns = split_names(task.label_column_name, "label_column_name") or ("label",)
+    labels = infer_labels(splits["train"], columns, glue)
+    if labels.kind not in ("single", "regression"):
+        raise UsageError(
+            f"the labels of the task {task.name} are of the kind {labels.kind}; compare takes one class or one score "
+            "a row"
+        )
+    requested = split_names(task.text_column_names, "text_column_names")
+    text_columns = choose_text_columns(splits["train"], labels.columns, requested, glue)
+    for name, split in splits.items():
+        split.texts(text_columns, name)
+        if name != "ood":
+            labels.encode(split)
+    clean = splits.get("clean_train")
+    for column in text_columns if clean else ():
+        if clean.values(column) != splits["train"].values(column):
+            raise UsageError(
+                f"clean_train_file of the task {task.name} should have the texts of train_file in the same order"
+            )
+    return labels, text_columns, splits
+
+
+def _first_rows(
+    order: NDArray[np.int64], size: str, classes: NDArray[np.int64] | None, task: Task
+) -> NDArray[np.int64]:
+    """The positions of the rows that a training size takes from the front of an order."""
+    if size.endswith("-shot"):
+        shots = int(size.removesuffix("-shot"))
+        ranks = np.empty(len(order), dtype=np.int64)
+        for label in np.unique(classes):
+            own = order[classes[order] == label]
+            ranks[own] = np.arange(len(own))
+        return np.flatnonzero(ranks < shots)
+    if size == "all":
+        return order
+    count = round(float(size[:-1]) / 100 * len(order)) if size.endswith("%") else int(size)
+    needed = 1 if classes is None else len(np.unique(classes))
+    if not needed <= count <= len(order):
+        raise UsageError(
+            f"--sizes {size} is {count} of the {len(order)} train rows that the task {task.name} has beside its "
+            f"validation rows, and its {needed} classes need a row each; give another size"
+        )
+    return order[:count]
+
+
+def _generator(task: Task, cell: Cell, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(f"{purpose} {task.name}".encode()), cell.seed])

@@ -1,0 +1,360 @@
+"""What is compared: the grid of tasks, methods, training sizes, label noise, seeds and models, and its cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_mixup.demo.run import minilm_folder
+from hf_mixup.errors import UsageError, first_line, listed, nearest
+from hf_mixup.glue.folders import check_model_folder
+from hf_mixup.glue.loading import check_file
+from hf_mixup.methods import METHODS
+from hf_mixup.trainer import MixupTrainingArguments
+from run_glue_mixup import DataTrainingArguments, ModelArguments
+
+ARGUMENTS = (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
+_FLAGS = {option.name for arguments in ARGUMENTS for option in fields(arguments) if option.init}
+_FILES = ("train", "validation", "test", "ood", "clean_train")
+_ENDINGS = (".csv", ".json", ".jsonl")
+# What every run has unless --options says otherwise: no checkpoints, quiet, and some fifty points of the loss curve.
+_DEFAULTS = {
+    "pad_to_max_length": False,
+    "save_strategy": "no",
+    "logging_steps": 0.02,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "log_level": "error",
+}
+_SET_BY_GRID = {
+    *("model_name_or_path", "output_dir", "seed", "mixup_method", "do_train", "do_eval", "do_predict"),
+    *("train_file", "validation_file", "test_file", "validation_split", "dataset_name", "dataset_config_name"),
+    *("task_name", "text_column_names", "label_column_name", "max_train_samples", "resume_from_checkpoint"),
+    *("push_to_hub", "metric_name"),
+}
+_MINILM = "minilm"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with its name in tables.
+
+    Args:
+        name: what it is called.
+        files: paths by split: `train` and `test`, and, if there are any, `validation`; `ood`, texts of none of the
+            classes; `clean_train`, the train texts in the same order with their true labels, where those of `train`
+            are known to be partly wrong. Without `validation` a share of the train rows is held out.
+        text_column_names: the text columns as `run_glue_mixup.py` takes them.
+        label_column_name: the label column.
+        task_name: the GLUE task whose columns and metrics the files have.
+        validation_split: the share of the train rows that is held out where there is no `validation`.
+        options: flags of `run_glue_mixup.py` for this task alone.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    text_column_names: str | None = None
+    label_column_name: str | None = None
+    task_name: str | None = None
+    validation_split: float = 0.1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the content of the files and how they are read; another content is another task."""
+        digest = hashlib.sha256()
+        for split, path in sorted(self.files.items()):
+            digest.update(split.encode() + hashlib.sha256(Path(path).read_bytes()).digest())
+        settings = {name: value for name, value in asdict(self).items() if name not in ("files", "options", "name")}
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Args:
+        task: the name of the task.
+        model: the name of the model.
+        size: how many train rows: `all`, `10%`, `600` (rows) or `8-shot` (rows of each class).
+        noise: the share of the train labels that are made wrong.
+        method: the method with its options, such as `amplify:alpha=0.4`.
+        seed: of the train subset, the held-out rows, the wrong labels, the classifier's first weights and the run.
+
+    Example:
+        >>> Cell("trec", "minilm", "all", 0.2, "amplify", 1).key
+        'trec minilm all noise=0.2 amplify seed=1'
+    """
+
+    task: str
+    model: str
+    size: str
+    noise: float
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the cell in files of results."""
+        return f"{self.task} {self.model} {self.size} noise={self.noise:g} {self.method} seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that is run.
+
+    Args:
+        tasks: by name.
+        methods: the options of each method, by the words that name it: `{"amplify:alpha=0.4": {"mixup_method":
+            "amplify", "mixup_alpha": "0.4"}}`. `none` is one of them.
+        sizes, noise, seeds: as in `Cell`.
+        models: their folders, or names on the Hub, by name.
+        options: flags of `run_glue_mixup.py` for all runs.
+        tune: the number of Optuna trials that each method gets before its runs; 0 for none.
+    """
+
+    tasks: Mapping[str, Task]
+    methods: Mapping[str, Mapping[str, str]]
+    sizes: tuple[str, ...] = ("all",)
+    noise: tuple[float, ...] = (0.0,)
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    models: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tune: int = 0
+
+    def cells(self) -> list[Cell]:
+        """All cells; the methods of one seed stand together, so that comparisons are complete early."""
+        axes = product(self.tasks, self.models, self.sizes, self.noise, self.seeds, self.methods)
+        return [Cell(task, model, size, noise, method, seed) for task, model, size, noise, seed, method in axes]
+
+    def run_options(self, cell: Cell) -> dict[str, str]:
+        """The flags of a cell's run without files, model and seed, as the words of a command line.
+
+        Those of the method go before the task's, and the task's before the grid's.
+        """
+        options = {**_DEFAULTS, **self.options, **self.tasks[cell.task].options, **self.methods[cell.method]}
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+
+
+def read_grid_file(path: str) -> dict[str, Any]:
+    """Read the settings of a grid from a YAML file; see `make_grid`.
+
+    Raises:
+        UsageError: the file cannot be read or is no mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the grid file {path} cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"the grid file {path} is not valid YAML: {error.problem}{where}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"the grid file {path} is not valid YAML: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"the grid file {path} should hold a mapping such as 'tasks: [data/trec]'")
+    return content
+
+
+def make_grid(settings: Mapping[str, Any]) -> Grid:
+    """Make a grid of settings as they stand in a grid file or on the command line.
+
+    Args:
+        settings: `tasks`: folders, `name=folder`, or mappings with the fields of `Task` (`folder`, `train_file`,
+            `validation_file`, `test_file`, `ood_file` and `clean_train_file` in place of `files`); `methods`: names
+            with options, such as `amplify:alpha=0.4:layers=4,8`; `sizes`, `noise`, `models` (`minilm`, a folder or
+            `name=folder`): one or a list; `seeds`: numbers and ranges such as `1-5`; `options`: a mapping of flags;
+            `tune`: a number.
+
+    Returns:
+        The grid. Data and flags of the runs are checked by `hf_mixup.compare.run.check_runs`.
+
+    Raises:
+        UsageError: anything that is wrong, in one sentence.
+
+    Example:
+        >>> grid = make_grid({"tasks": ["data/trec"], "methods": ["none", "amplify"]})  # doctest: +SKIP
+    """
+    _check_names(settings, [option.name for option in fields(Grid)], "the grid")
+    for axis in ("tasks", "methods"):
+        if not settings.get(axis):
+            raise UsageError(f"the grid is empty: give --{axis}, at least one")
+    tasks = _by_name([_make_task(entry) for entry in _as_list(settings["tasks"])])
+    grid = Grid(
+        tasks=tasks,
+        methods={name: _method_options(name) for name in map(str, _as_list(settings["methods"]))},
+        sizes=tuple(dict.fromkeys(map(_size, _as_list(settings.get("sizes", "all"))))),
+        noise=tuple(dict.fromkeys(map(_noise, _as_list(settings.get("noise", 0))))),
+        seeds=parse_seeds(_as_list(settings.get("seeds", "1-5"))),
+        models=_make_models(_as_list(settings.get("models", _MINILM))),
+        options=_checked_options(settings.get("options") or {}, "--options"),
+        tune=_tune(settings.get("tune", 0)),
+    )
+    if "none" not in grid.methods:
+        raise UsageError("the methods are compared with plain fine-tuning: add none to --methods")
+    if not all((grid.sizes, grid.noise, grid.seeds, grid.models)):
+        raise UsageError("the grid is empty: give at least one of sizes, noise, seeds and models")
+    return grid
+
+
+def parse_seeds(words: Iterable[Any]) -> tuple[int, ...]:
+    """Read seeds and ranges of seeds, in their order and each but once.
+
+    Raises:
+        UsageError: one is neither a whole number from 0 and below 2**32 nor a range of these that goes up.
+
+    Example:
+        >>> parse_seeds(["1-3", 7])
+        (1, 2, 3, 7)
+    """
+    seeds: list[int] = []
+    for word in words:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(word).strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < 2**32:
+            raise UsageError(f"--seeds {word} is no seed and no range of seeds; give numbers such as 7 or 1-5")
+        seeds += range(first, last + 1)
+    return tuple(dict.fromkeys(seeds))
+
+
+# ---- Parts of the settings --------------------------------------------------------------------------------------
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _check_names(given: Iterable[Any], known: Sequence[str], what: str) -> None:
+    for name in given:
+        if name not in known:
+            guess = nearest(str(name), known)
+            hint = f"; did you mean {guess}?" if guess else f"; choose from {listed(known)}"
+            raise UsageError(f"{what} has the unknown key {name}{hint}")
+
+
+def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two tasks are called {name}; name one of them otherwise, such as other={name}")
+    return dict(zip(names, tasks, strict=True))
+
+
+def _make_task(entry: Any) -> Task:
+    if not isinstance(entry, Mapping):
+        name, _, folder = str(entry).rpartition("=")
+        entry = {"folder": folder, **({"name": name} if name else {})}
+    paths = [f"{split}_file" for split in _FILES]
+    others = [option.name for option in fields(Task) if option.name != "files"]
+    _check_names(entry, [*others, "folder", *paths], f"the task {entry.get('name', '')}".strip())
+    name = str(entry.get("name") or Path(str(entry.get("folder", ""))).name)
+    if not name:
+        raise UsageError("a task has no name; add name: NAME, or give its folder")
+    files = _files_of_folder(str(entry["folder"])) if "folder" in entry else {}
+    files |= {split: str(entry[path]) for split, path in zip(_FILES, paths, strict=True) if entry.get(path)}
+    # Where the labels of the test set are not public, the validation set is tested on.
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    for split in ("train", "test"):
+        if split not in files:
+            where = f"in the folder {entry['folder']}" if "folder" in entry else f"as {split}_file"
+            raise UsageError(f"the task {name} has no {split} file {where}; give a file such as {split}.csv")
+    for split, path in files.items():
+        check_file(path, f"{split}_file of the task {name}:")
+    share = entry.get("validation_split", Task.validation_split)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise UsageError(f"validation_split of the task {name} should be above 0 and below 1, got {share}")
+    options = _checked_options(entry.get("options") or {}, f"options of the task {name}")
+    columns = {key: str(entry[key]) for key in others if key.endswith(("_names", "_name")) and entry.get(key)}
+    return Task(name=name, files=files, validation_split=float(share), options=options, **columns)
+
+
+def _files_of_folder(folder: str) -> dict[str, str]:
+    if not Path(folder).is_dir():
+        raise UsageError(f"there is no task {folder}: it should be a folder with train and test files")
+    found = {}
+    for split in _FILES:
+        paths = [Path(folder, split + ending) for ending in _ENDINGS if Path(folder, split + ending).is_file()]
+        if len(paths) > 1:
+            raise UsageError(f"the folder {folder} has both {paths[0].name} and {paths[1].name}; drop one of them")
+        if paths:
+            found[split] = str(paths[0])
+    return found
+
+
+def _method_options(words: str) -> dict[str, str]:
+    """`amplify:alpha=0.4` as flags. An option is one of mixup without its first word, or any other flag."""
+    method, *pairs = words.split(":")
+    if method not in METHODS:
+        guess = nearest(method, METHODS)
+        hint = f"; did you mean {guess}?" if guess else f"; choose from {listed(METHODS, limit=20)}"
+        raise UsageError(f"there is no method {method}{hint}")
+    options = {"mixup_method": method}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise UsageError(f"the method {words} has the option {pair} without a value; write it as alpha=0.4")
+        known = [flag.removeprefix("mixup_") for flag in _FLAGS - _SET_BY_GRID]
+        _check_names([name], known, f"the method {words}")
+        options[f"mixup_{name}" if f"mixup_{name}" in _FLAGS else name] = value
+    return options
+
+
+def _checked_options(options: Any, what: str) -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        raise UsageError(f"{what} should be a mapping of flags to values, such as num_train_epochs: 3, got {options}")
+    for name in options:
+        if name in _SET_BY_GRID:
+            raise UsageError(f"{what} has {name}, which the grid sets for each run; leave it out")
+    _check_names(options, sorted(_FLAGS - _SET_BY_GRID), what)
+    return dict(options)
+
+
+def _size(word: Any) -> str:
+    text = str(word).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)(-shot)?", text)
+    if text != "all" and not match:
+        raise UsageError(f"--sizes {text} is no training size; give all, a share (10%), rows (600) or 8-shot")
+    if match and (float(match[1] or match[2]) == 0 or float(match[1] or 0) > 100):
+        raise UsageError(f"--sizes {text} is out of range; give above 0, and at most 100%")
+    return "all" if text == "100%" else text
+
+
+def _noise(word: Any) -> float:
+    try:
+        share = float(word)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UsageError(f"--noise {word} is no share of wrong labels; give a number from 0 and below 1")
+    return share
+
+
+def _tune(word: Any) -> int:
+    if isinstance(word, bool) or not str(word).isdigit():
+        raise UsageError(f"--tune {word} is no number of trials; give a whole number such as 20")
+    return int(word)
+
+
+def _make_models(entries: Sequence[Any]) -> dict[str, str]:
+    models: dict[str, str] = {}
+    for entry in map(str, entries):
+        name, _, path = entry.rpartition("=")
+        if entry == _MINILM:
+            name, path = _MINILM, str(minilm_folder())
+        name = name or Path(path).name
+        if name in models:
+            raise UsageError(f"two models are called {name}; name one of them otherwise, such as other={path}")
+        check_model_folder(path, None, None)
+        models[name] = path
+    return models

@@ -1,0 +1,144 @@
+"""`hf-mixup report`: a file of results as a page for a browser, and as Markdown with pictures."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hf_mixup.compare.results import Results
+from hf_mixup.errors import UsageError, as_one_line
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_OURS = '<meta name="generator" content="hf_mixup">'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the command line without the program's name; that of the process by default.
+
+    Returns:
+        The exit code: 0; 2 after one sentence on stderr for a mistake of the user.
+
+    Raises:
+        SystemExit: code 2 for a mistake in the flags, code 0 after `--help`.
+
+    Example:
+        >>> main(["trec.jsonl", "--output", "report"])  # doctest: +SKIP
+        0
+    """
+    options = _parser().parse_args(argv)
+    try:
+        if not options.results.exists():
+            raise UsageError(f"there is no file of results {options.results}; hf-mixup compare writes one")
+        check_report(options.output)
+        written = write_report(Results(options.results), options.output)
+    except UsageError as error:
+        sys.stderr.write(f"hf-mixup report: {as_one_line(error)}\n")
+        return 2
+    sys.stdout.write("".join(f"{file}\n" for file in written))
+    return 0
+
+
+def check_report(folder: Path) -> None:
+    """Check that a report can be written to a folder: one that is new, empty, or holds an older report.
+
+    Raises:
+        UsageError: if not.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'a report needs {error.name}, which is not installed; run pip install "hf_mixup[compare]"'
+        ) from error
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"the report's folder {folder} is a file; give a folder")
+    page = folder / "report.html"
+    holds_report = page.is_file() and _OURS in page.read_text(encoding="utf-8", errors="replace")
+    if folder.exists() and any(folder.iterdir()) and not holds_report:
+        raise UsageError(f"the folder {folder} holds something other than a report; give a new folder for the report")
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write `report.html`, which needs nothing beside it, and `report.md` with its pictures in `figures`.
+
+    Args:
+        results: the file, with at least one line.
+        folder: where it goes; an older report in it is replaced.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UsageError: the file of results is empty.
+
+    Example:
+        >>> write_report(Results("trec.jsonl"), Path("report"))  # doctest: +SKIP
+    """
+    # Drawing is loaded only where it is wanted: the extra `compare` has it.
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    from hf_mixup.compare import figures
+    from hf_mixup.compare.sections import sections
+
+    if not results.lines:
+        raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
+    parts = sections(results.lines.values(), results.path.name)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=lambda name: name == "report.html",
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"markdown": _markdown, "anchor": _anchor}
+    environment.globals |= {
+        "dark": {colour[1:]: dark for colour, dark in figures.DARK.items()},
+        "generator": Markup(_OURS),
+    }
+    pictures, drawings = folder / "figures", {}
+    pictures.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for part in parts for picture in part.pictures):
+        figure = picture.draw()
+        figures.save_png(figure, pictures / f"{picture.name}.png")
+        drawings[picture.name] = Markup(figures.to_svg(figure, picture.name, picture.label))
+    files = [folder / name for name in ("report.html", "report.md")]
+    for file in files:
+        template = environment.get_template(file.name)
+        page = template.render(sections=parts, results=results.path.name, drawings=drawings)
+        file.write_text(page, encoding="utf-8")
+    return files
+
+
+def _markdown(text: str) -> str:
+    """A text as Markdown shows it unchanged, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#&~$])", r"\\\1", " ".join(text.splitlines()))
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without the usage block before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hf-mixup report",
+        description="Write report.html, one page that needs no network, and report.md with pictures, on the results "
+        "of hf-mixup compare.",
+    )
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="the file of results, JSON lines")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the report goes")
+    return parser

@@ -1,0 +1,179 @@
+"""The file of results: one JSON object a line, added as each run ends.
+
+A line is a run (`kind` is `run`) or the tuning of a method (`kind` is `tuning`). Every line has
+
+- `key`: names it; a later line takes the place of an earlier one of the same key (a failed run that was tried again);
+- `cell`: `task`, `model`, `size`, `noise`, `method`, `seed`, as in `hf_mixup.compare.grid.Cell`;
+- `data`: the fingerprint of the task's files;
+- `options`: the flags of the run, without files, model and seed;
+- `tune`: the number of trials that the method had (0: none);
+- `status`: `done` or `failed`; after `failed` comes `error`, one sentence, and nothing of what follows;
+- `seconds`: how long all of it took; `machine` and `versions`.
+
+A run has besides
+
+- `tuned`: the flags that its tuning found, which go before those of `options`;
+- `rows`: the number of rows of `train`, `validation`, `test` (and `ood`);
+- `metrics`: the task's metrics on the test rows (`accuracy`, `f1_macro`, ...);
+- `validation`: the same on the validation rows, with their `loss`;
+- `measures`: of the test rows `nll`, `brier`, `ece`, `ace` (adaptive), each also with `_scaled` behind it: after
+  temperature scaling on the validation rows; `temperature`; `worst_class_accuracy`. Where wrong train labels are
+  known: `clean_rows_accuracy`, of the train rows with a right label; `flipped_rows_accuracy`, of the others against
+  their true class; `flipped_rows_memorized`, against the wrong one. Where there is an OOD file:
+  `ood_auroc_probability`, `ood_fpr95_probability`, `ood_auroc_energy`, `ood_fpr95_energy`. Runs with scores for labels
+  have no measures;
+- `cost`: `steps`; `step_seconds`, the training time by its steps; `peak_memory_mib`, that of the GPU, or of the whole
+  process on Linux, else null;
+- `loss`: the training loss as `[step, loss]` pairs;
+- `reliability`: under `raw` and `scaled`, for each of 15 bins `count`, `confidence` and `accuracy`;
+- `test`: `labels` and `predictions` of the test rows, to be read with `unpack`: class ids, or scores.
+
+A number that does not exist (the correlation with a constant) is null. A tuning has `best`, the flags that it found,
+and `trials`: for each its `flags`, `value` (of `primary_metric` on the validation rows) and `state`: `COMPLETE`,
+`PRUNED` after the first part of the training, or `FAIL`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_mixup.compare.grid import Grid
+from hf_mixup.errors import UsageError, listed
+
+_START = b'{"key": '
+_WORDS = {"data": "the content of the files", "tune": "the number of trials", "options": "an option"}
+
+
+class Results:
+    """A file of results that is read, and added to.
+
+    Args:
+        path: the file; it need not exist.
+
+    Attributes:
+        lines: the content by key.
+
+    Raises:
+        UsageError: the file is a folder, cannot be read, or is none of this kind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            text = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}); give another file") from error
+        # Behind the last line end stands a line that was cut off when its writer was killed, or a whole one.
+        whole = text.rfind(b"\n") + 1
+        self._cut_to, self._before_next = whole, b""
+        try:
+            json.loads(text[whole:])
+            self._cut_to, self._before_next = len(text), b"\n"
+        except ValueError:
+            if not whole and not _START.startswith(text[: len(_START)]):
+                raise UsageError(f"{path} is no file of results; give another file") from None
+        self.lines: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(text[: self._cut_to].splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                self.lines[record["key"]] = record
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(f"{path} is no file of results (line {number}); give another file") from error
+
+    def check_grid(self, grid: Grid) -> None:
+        """Check that lines can be added, and are of this grid, or of one with other axes that shares data and options.
+
+        Raises:
+            UsageError: if not.
+        """
+        folder = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not os.access(self.path if self.path.exists() else folder, os.W_OK) or folder.is_file():
+            raise UsageError(f"--output {self.path} cannot be written; give another file")
+        tasks = {line["cell"]["task"] for line in self.lines.values()}
+        if tasks and not tasks & set(grid.tasks):
+            raise UsageError(
+                f"--output {self.path} holds the results of another grid, on {listed(sorted(tasks))}; "
+                "give another file"
+            )
+        wanted = {cell.key: cell for cell in grid.cells()}
+        for line in self.lines.values():
+            task = grid.tasks.get(line["cell"]["task"])
+            if task is None:
+                continue
+            cell = wanted.get(line["key"])
+            now = {"data": task.fingerprint, "tune": grid.tune}
+            if cell is not None:
+                now["options"] = jsonable(grid.run_options(cell))
+            changed = [name for name, value in now.items() if line[name] != value]
+            if changed:
+                raise UsageError(
+                    f"--output {self.path} holds the results of another grid: {_WORDS[changed[0]]} of {line['key']} "
+                    "was another; give another file"
+                )
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a line, and wait until it is on the disk."""
+        line = json.dumps(jsonable(record), allow_nan=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._cut_to is not None and self.path.exists():
+            os.truncate(self.path, self._cut_to)
+        with open(self.path, "ab") as file:
+            file.write(self._before_next + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._cut_to, self._before_next = None, b""
+        self.lines[record["key"]] = json.loads(line)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs that ended well."""
+        return [line for line in self.lines.values() if line["kind"] == "run" and line["status"] == "done"]
+
+
+def primary_metric(metrics: Mapping[str, Any]) -> str:
+    """The name of the metric that a task is judged by: of all of these, more is better.
+
+    Example:
+        >>> primary_metric({"loss": 0.5, "f1_macro": 0.7, "accuracy": 0.8})
+        'accuracy'
+    """
+    return next(name for name in ("accuracy", "matthews_correlation", "pearson") if name in metrics)
+
+
+def pack(values: NDArray) -> str:
+    """Write an array of class ids or scores in few characters.
+
+    Example:
+        >>> unpack(pack(np.array([0, 3, 1]))).tolist()
+        [0, 3, 1]
+    """
+    kind = "<u2" if np.issubdtype(values.dtype, np.integer) else "<f4"
+    return f"{kind} {base64.b64encode(zlib.compress(values.astype(kind).tobytes(), 9)).decode()}"
+
+
+def unpack(text: str) -> NDArray:
+    """Read what `pack` wrote. `[rows]`."""
+    kind, _, content = text.partition(" ")
+    return np.frombuffer(zlib.decompress(base64.b64decode(content)), dtype=kind)
+
+
+def jsonable(value: Any) -> Any:
+    """The value as JSON has it: numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

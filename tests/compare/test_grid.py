@@ -1,0 +1,200 @@
+"""The grid from settings, and what is wrong with them: one sentence each, exit code 2, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_mixup.cli import main
+from hf_mixup.compare import run
+from hf_mixup.compare.grid import make_grid, parse_seeds, read_grid_file
+from hf_mixup.errors import UsageError
+from tests.data_files import write_csv
+
+
+def test_cells_are_all_combinations_and_each_once(settings, tiny_roberta_folder):
+    settings |= {"sizes": ["all", "8-shot", "100%"], "noise": [0, 0.2, 0.2], "seeds": [1, "1-2"]}
+    settings["models"] = [*settings["models"], f"roberta={tiny_roberta_folder}"]
+    cells = make_grid(settings).cells()
+    assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 2 * 2
+    assert cells[0].key == "colours tiny all noise=0 none seed=1"
+    assert [cell.method for cell in cells[:2]] == ["none", "amplify:alpha=1:ratio=beta"]
+
+
+def test_seeds():
+    assert parse_seeds(["1-3", 7, "2"]) == (1, 2, 3, 7)
+
+
+def test_flags_and_grid_files_say_the_same(settings, tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+    assert make_grid(read_grid_file(str(file))) == make_grid(settings)
+
+
+def test_options_of_the_method_go_before_the_task_s_and_these_before_the_grid_s(settings, task_folder):
+    settings["options"] = {"max_seq_length": 8, "learning_rate": 1, "weight_decay": 0.5, "fp16": False}
+    settings["tasks"] = [{"folder": task_folder, "options": {"learning_rate": 2, "weight_decay": 0.25}}]
+    settings["methods"] = ["none", "none:weight_decay=0.125", "amplify:layers=1,2"]
+    grid = make_grid(settings)
+    options = grid.run_options(grid.cells()[1])
+    wanted = {"mixup_method": "none", "max_seq_length": "8", "learning_rate": "2", "weight_decay": "0.125"}
+    assert wanted.items() <= options.items() and options["fp16"] == "false"
+    assert grid.run_options(grid.cells()[2])["mixup_layers"] == "1,2"
+
+
+def test_a_folder_without_test_file_is_tested_on_its_validation_file(task_folder, settings):
+    Path(task_folder, "test.csv").rename(Path(task_folder, "validation.csv"))
+    files = make_grid(settings).tasks["colours"].files
+    assert {split: Path(path).name for split, path in files.items()} == {
+        "train": "train.csv",
+        "test": "validation.csv",
+        "ood": "ood.csv",
+    }
+
+
+def test_a_fingerprint_names_the_content(settings, task_folder):
+    before = make_grid(settings).tasks["colours"].fingerprint
+    assert make_grid(settings).tasks["colours"].fingerprint == before
+    with open(Path(task_folder, "test.csv"), "a", encoding="utf-8") as file:
+        file.write("one more,red\n")
+    assert make_grid(settings).tasks["colours"].fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"task": []}, "unknown key task; did you mean tasks?"),
+        ({"tasks": []}, "the grid is empty: give --tasks"),
+        ({"methods": None}, "the grid is empty: give --methods"),
+        ({"seeds": []}, "the grid is empty"),
+        ({"tasks": ["nowhere/trec"]}, "there is no task nowhere/trec"),
+        ({"tasks": [{"name": "a", "train_fil": "x.csv"}]}, "unknown key train_fil; did you mean train_file?"),
+        ({"tasks": [{"name": "a"}]}, "the task a has no train file"),
+        ({"tasks": [{"train_file": "x.csv"}]}, "a task has no name"),
+        ({"methods": ["none", "amplfy"]}, "there is no method amplfy; did you mean amplify?"),
+        ({"methods": ["amplify"]}, "add none to --methods"),
+        ({"methods": ["none", "amplify:alpa=1"]}, "unknown key alpa; did you mean alpha?"),
+        ({"methods": ["none", "amplify:alpha"]}, "option alpha without a value"),
+        ({"sizes": "0%"}, "--sizes 0% is out of range"),
+        ({"sizes": "ten"}, "--sizes ten is no training size"),
+        ({"noise": 1.5}, "--noise 1.5 is no share"),
+        ({"seeds": "5-1"}, "--seeds 5-1 is no seed and no range of seeds"),
+        ({"seeds": "1-"}, "--seeds 1- is no seed and no range of seeds"),
+        ({"seeds": "a"}, "--seeds a is no seed and no range of seeds"),
+        ({"models": ["./nowhere"]}, "the model folder ./nowhere does not exist"),
+        ({"options": {"learning_rat": 1}}, "unknown key learning_rat; did you mean learning_rate?"),
+        ({"options": {"output_dir": "x"}}, "has output_dir, which the grid sets"),
+        ({"options": ["a"]}, "--options should be a mapping"),
+        ({"tune": "some"}, "--tune some is no number of trials"),
+    ],
+)
+def test_mistakes_in_settings(settings, changes, wanted):
+    with pytest.raises(UsageError) as error:
+        make_grid({**settings, **changes})
+    assert wanted in str(error.value) and "\n" not in str(error.value)
+
+
+def test_two_tasks_and_two_models_of_one_name(settings, task_folder, tiny_roberta_folder):
+    with pytest.raises(UsageError, match="two tasks are called colours"):
+        make_grid({**settings, "tasks": [task_folder, task_folder]})
+    with pytest.raises(UsageError, match="two models are called tiny"):
+        make_grid({**settings, "models": [*settings["models"], f"tiny={tiny_roberta_folder}"]})
+    assert list(make_grid({**settings, "tasks": [task_folder, f"other={task_folder}"]}).tasks) == ["colours", "other"]
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [("- 1\n", "should hold a mapping"), ("a: [1\n", "is not valid YAML"), (None, "cannot be read")],
+)
+def test_grid_files_that_are_none(tmp_path, content, wanted):
+    file = tmp_path / "grid.yaml"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=wanted):
+        read_grid_file(str(file))
+
+
+@pytest.fixture
+def command(settings, tmp_path, capsys):
+    """Run the command on the grid with more flags; the exit code and what stands on stderr."""
+
+    def call(*flags: str) -> tuple[int, str]:
+        options = [f"{name}={value}" for name, value in settings["options"].items()]
+        argv = ["--tasks", *settings["tasks"], "--methods", *settings["methods"], "--models", *settings["models"]]
+        try:
+            code = main(["compare", *argv, "--options", *options, "--output", str(tmp_path / "out.jsonl"), *flags])
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--seeds", "5-1"], "no range of seeds"),
+        (["--methods", "none", "tmx"], "there is no method tmx"),
+        (["--options", "label_column_name=x"], "which the grid sets"),
+        (["--options", "mixup_alpha=1"], "none cannot be run on colours"),
+        (["--options", "learning_rate=-1"], "--learning_rate should be at least 0"),
+        (["--options", "learning_rate=fast"], "none cannot be run on colours"),
+        (["--options", "max_steps"], "--options max_steps has no value"),
+        (["--methods", "none", "amplify:alpha=-1"], "amplify:alpha=-1 cannot be run on colours"),
+        (["--sizes", "100"], "--sizes 100 does not fit the task colours, which has 40 train rows"),
+        (["--sizes", "3"], "--sizes 3 does not fit"),
+        (["--jobs", "0"], "'0' should be a whole number of at least 1"),
+        (["--launcher", "cloud"], "invalid choice: 'cloud'"),
+    ],
+)
+def test_mistakes_on_the_command_line(command, tmp_path, flags, wanted):
+    before = sorted(tmp_path.rglob("*"))
+    code, error = command(*flags)
+    assert code == 2 and wanted in error
+    assert error.startswith("hf-mixup compare: ") and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_columns_and_labels_are_looked_at_first(command, settings, tmp_path):
+    folder = Path(settings["tasks"][0])
+    write_csv(folder / "test.csv", ("sentence", "colour"), [("a", "red")])
+    code, error = command()
+    assert code == 2 and "test.csv has no label column 'label', its columns are sentence, colour" in error
+    write_csv(folder / "test.csv", ("sentence", "label"), [("a", "mauve")])
+    code, error = command()
+    assert code == 2 and "test.csv, row 1: the label 'mauve' is not one of" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out.jsonl").exists()
+
+
+def test_scores_take_no_noise_and_no_shots(command, settings):
+    folder = Path(settings["tasks"][0])
+    for name in ("train", "test"):
+        write_csv(folder / f"{name}.csv", ("sentence", "label"), [(f"t{n}", n + 0.5) for n in range(20)])
+    for flags in (["--noise", "0.2"], ["--sizes", "8-shot"]):
+        code, error = command(*flags)
+        assert code == 2 and f"{flags[0]}" in error and "are scores" in error
+
+
+@pytest.mark.parametrize(("package", "flags"), [("optuna", ["--tune", "2"]), ("ray", ["--launcher", "ray"])])
+def test_packages_of_the_extras_are_named_where_they_are_missing(command, tmp_path, monkeypatch, package, flags):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    code, error = command(*flags)
+    assert code == 2 and f"needs the package {package}; run pip install" in error
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_grid_in_the_documentation_is_one(settings):
+    page = Path(__file__).resolve().parents[2] / "docs" / "compare.md"
+    (block,) = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    shown = yaml.safe_load(block)
+    grid = make_grid({**shown, "tasks": settings["tasks"], "models": settings["models"]})
+    assert len(grid.cells()) == 4 * 4 * 3 * 5
+    run.check_runs(make_grid({**shown, "tasks": settings["tasks"], "models": settings["models"], "sizes": "all"}))
+    with pytest.raises(UsageError, match="train_file of the task hausa: data/hausa/train_noisy.csv does not exist"):
+        make_grid({**shown, "tasks": shown["tasks"][2:]})

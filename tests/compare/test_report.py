@@ -1,0 +1,506 @@
+"""The report on a file of results: its numbers, its sections, its page in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from hf_mixup.cli import main
+from hf_mixup.compare.figures import DARK, PAPER
+from hf_mixup.compare.grid import Cell, Grid, make_grid
+from hf_mixup.compare.report import write_report
+from hf_mixup.compare.results import Results, pack
+from hf_mixup.compare.sections import sections
+
+ROWS = 200
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+def run_line(
+    accuracy: float = 0.8,
+    method: str = "none",
+    seed: int = 1,
+    task: str = "trec",
+    size: str = "all",
+    noise: float = 0.0,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The line of a run that has the first rows right, as many as the accuracy says."""
+    cell, labels = Cell(task, "minilm", size, noise, method, seed), np.arange(ROWS) % 4
+    predictions = np.where(np.arange(ROWS) < round(accuracy * ROWS), labels, (labels + 1) % 4)
+    bins = {"count": [0, 50, 150], "confidence": [0.0, 0.5, 0.9], "accuracy": [0.0, 0.4, accuracy]}
+    name, *pairs = method.split(":")
+    flags = {f"mixup_{option}": value for option, value in (pair.split("=") for pair in pairs)}
+    return {
+        "key": cell.key,
+        "kind": "run",
+        "cell": asdict(cell),
+        "data": "0123456789ab",
+        "options": {"num_train_epochs": "3", "mixup_method": name, **flags},
+        "tune": 0,
+        "status": "done",
+        "seconds": 60.0,
+        "machine": "x86_64, no GPU, 1 threads",
+        "versions": {"hf_mixup": "0.1.0", "torch": "2.13.0"},
+        "tuned": {},
+        "rows": {"train": {"all": 4000, "10%": 400}[size], "validation": 100, "test": ROWS},
+        "metrics": {"accuracy": accuracy, "f1_macro": accuracy - 0.05},
+        "validation": {"accuracy": accuracy, "loss": 0.5},
+        "measures": {"ece": 0.1 + seed / 100, "ece_scaled": 0.05, "temperature": 1.5, "worst_class_accuracy": 0.5},
+        "cost": {"steps": 100, "step_seconds": 0.05 if method == "none" else 0.06, "peak_memory_mib": 900.0},
+        "loss": [[10, 1.5 - seed / 10], [20, 1.0], [30, 0.5]],
+        "reliability": {"raw": bins, "scaled": bins},
+        "test": {"labels": pack(labels), "predictions": pack(predictions)},
+        **changes,
+    }
+
+
+def failed_line(error: str, **where: Any) -> dict[str, Any]:
+    line = run_line(**where)
+    kept = ("key", "kind", "cell", "data", "options", "tune", "seconds", "machine", "versions")
+    return {**{name: line[name] for name in kept}, "status": "failed", "error": error}
+
+
+def everything() -> list[dict[str, Any]]:
+    """Runs with all that a report can show."""
+    measured = {"flipped_rows_accuracy": 0.6, "flipped_rows_memorized": 0.3, "clean_rows_accuracy": 0.9}
+    measured |= {f"ood_{kind}_{score}": 0.9 for kind in ("auroc", "fpr95") for score in ("probability", "energy")}
+    gains = {"none": 0.0, "amplify:alpha=0.4": 0.1, "sentmix": -0.01}
+    lines = [
+        run_line(0.7 + gain + seed / 200 + 0.1 * (size == "all") - noise / 4, method, seed, "trec", size, noise)
+        for size in ("10%", "all")
+        for noise in (0.0, 0.2)
+        for seed in (1, 2, 3)
+        for method, gain in gains.items()
+    ]
+    for line in lines:
+        line["measures"] |= measured
+    return [*lines, failed_line("UsageError: no such file", seed=4)]
+
+
+def results_of(lines: list[dict[str, Any]], path: Path) -> Results:
+    results = Results(path / "results.jsonl")
+    for line in lines:
+        results.append(line)
+    return results
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, str, Path]:
+    """The page, the Markdown and the folder of a report with everything."""
+    path = tmp_path_factory.mktemp("whole")
+    return *report_of(everything(), path), path / "report"
+
+
+def tables_of(lines: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
+    """The tables of a report by their captions; an asterisk before what is bold."""
+    return {
+        table.caption: [
+            list(table.columns),
+            *([f"{'*' * entry.better}{entry.text}{' ▼' * entry.worse}" for entry in row] for row in table.rows),
+        ]
+        for section in sections(lines, "results.jsonl")
+        for table in section.tables
+    }
+
+
+def table_of(lines: list[dict[str, Any]], start: str) -> list[list[str]]:
+    return next(rows for caption, rows in tables_of(lines).items() if caption.startswith(start))
+
+
+def titles_of(lines: list[dict[str, Any]]) -> list[str]:
+    return [section.title for section in sections(lines, "results.jsonl")]
+
+
+def report_of(lines: list[dict[str, Any]], path: Path) -> tuple[str, str]:
+    """The page and the Markdown."""
+    files = write_report(results_of(lines, path), path / "report")
+    return tuple(file.read_text(encoding="utf-8") for file in files)
+
+
+class Page(HTMLParser):
+    """What is in a page: tags with their attributes, tables as lists of texts, all text; and that tags are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text, self.headings = "", []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "caption":
+            self._rows: list[list[str]] = []
+            self._caption = ""
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+        elif tag == "strong":
+            self._rows[-1][-1] += "*"
+        elif tag == "h2":
+            self.headings.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+        if tag == "table":
+            self.tables[self._caption] = self._rows
+
+    def handle_data(self, data):
+        self.text += data
+        if "caption" in self._open:
+            self._caption += data
+        elif {"td", "th"} & set(self._open):
+            self._rows[-1][-1] += data
+        elif "h2" in self._open:
+            self.headings[-1] += data
+
+    def table(self, start: str) -> list[list[str]]:
+        return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
+
+
+def test_the_numbers_are_those_worked_out_by_hand():
+    lines = [run_line(accuracy, "none", seed) for seed, accuracy in ((1, 0.5), (2, 0.6), (3, 0.7))]
+    lines += [run_line(accuracy, "amplify", seed) for seed, accuracy in ((1, 0.8), (2, 0.9), (3, 1.0))]
+    # Means 60 and 90, standard deviations sqrt((10^2 + 0 + 10^2) / 2) = 10; the gain is 30 for every seed.
+    assert table_of(lines, "Test accuracy") == [
+        ["method", "trec"],
+        ["none", "60.0 ± 10.0"],
+        ["amplify", "*90.0 ± 10.0"],
+    ]
+    columns, row = table_of(lines, "Differences to none")
+    assert row[: columns.index("95 % interval")] == ["amplify", "trec", "3", "+30.0"]
+    assert row[-1] == "*better"
+    # The same for 1.11, 1.12 and 1.13 tenths of ECE, which less is better of; scaled it is the same for all.
+    columns, plain, mixed = table_of(lines, "Calibration")
+    assert columns == ["method", "task", "ECE\u00a0↓", "ECE, scaled\u00a0↓", "temperature"]
+    assert plain == ["none", *mixed[1:]] == ["none", "trec", "12.0 ± 1.0", "5.0 ± 0.0", "1.50 ± 0.00"]
+    columns, plain, mixed = table_of(lines, "Cost")
+    assert plain[2:] == ["50.0 ± 0.0", "900 ± 0", "1.00"] and mixed[2:] == ["60.0 ± 0.0", "900 ± 0", "1.20"]
+    assert table_of(lines, "In how many settings")[1] == ["amplify", "1", "0", "0", "+30.0", "trec +30.0"]
+
+
+def test_a_loss_is_marked_and_not_bold():
+    lines = [run_line(0.9, "none", seed) for seed in (1, 2)] + [run_line(0.5, "sentmix", seed) for seed in (1, 2)]
+    assert table_of(lines, "Test accuracy")[2] == ["sentmix", "50.0 ± 0.0 ▼"]
+
+
+def test_ranks_are_those_worked_out_by_hand():
+    lines = [run_line(0.8, "none"), run_line(0.9, "amplify"), run_line(0.7, "sentmix")]
+    lines += [run_line(0.8, "none", task="rte"), run_line(0.8, "amplify", task="rte")]
+    lines += [run_line(0.9, "sentmix", task="rte"), run_line(0.9, "none", task="lacks the others")]
+    # Ranks 2, 1, 3 and, with a tie, 2.5, 2.5, 1.
+    wanted = [["amplify", "1.75"], ["sentmix", "2.00"], ["none", "2.25"]]
+    assert table_of(lines, "Average ranks over 2 settings")[1:] == wanted
+    # q of Demsar's Table 5 for 3 classifiers is 2.343, so that the difference is 2.343 sqrt(3 * 4 / (6 * 2)).
+    (picture,) = next(part.pictures for part in sections(lines, "") if part.title == "Average rank")
+    assert "critical difference 2.34" in {text.get_text()[:24] for text in picture.draw().axes[0].texts}
+
+
+def test_markdown_and_page_have_the_same_tables(whole):
+    html, markdown, _ = whole
+    tables = [
+        [[cell.replace("**", "").replace("\\", "").strip() for cell in row[1:-1].split(" | ")] for row in rows]
+        for rows in (re.findall(r"^\| .*\|$", block, re.MULTILINE) for block in markdown.split("\n\n"))
+        if rows
+    ]
+    page = Page(html)
+    assert tables == [[[cell.replace("*", "") for cell in row] for row in rows] for rows in page.tables.values()]
+
+
+def test_the_page_needs_nothing_beside_it(whole):
+    html, _, _ = whole
+    page = Page(html)
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(identifiers)) == len(identifiers)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        assert not attributes.keys() & {"src", "srcset", "onclick"}
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+            assert name not in attributes or attributes[name][1:] in identifiers
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
+    assert "http:" not in without_namespaces and "https:" not in without_namespaces
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(identifiers)
+    assert "@import" not in html
+
+
+def test_every_figure_is_in_both(whole):
+    html, markdown, folder = whole
+    # 2 sizes x 2 shares of noise; curves join those that differ on one axis.
+    kinds = {"difference": 4, "ranks": 1, "rows": 2, "noise": 2, "reliability": 4, "loss": 4, "cost": 4}
+    names = {f"{kind}_{i + 1}" if kind != "ranks" else kind for kind, count in kinds.items() for i in range(count)}
+    page = Page(html)
+    assert {attributes["id"] for tag, attributes in page.tags if tag == "figure"} == names
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) == len(names)
+    assert all(each["role"] == "img" and each["aria-label"] for each in drawings)
+    shown = re.findall(r"!\[.+\]\((figures/.+\.png)\)", markdown)
+    assert set(shown) == {f"figures/{name}.png" for name in names}
+    for file in shown:
+        assert (folder / file).read_bytes().startswith(b"\x89PNG")
+
+
+def test_all_colours_of_figures_follow_the_scheme(whole):
+    html, _, _ = whole
+    styles = " ".join(re.findall(r'<(?:path|use|text|g|rect)[^>]*style="([^"]*)"', html))
+    used = set(re.findall(r"#[0-9a-f]{6}", styles))
+    assert used <= set(DARK) and len(used) > 4
+    assert not re.search(r"(?<!, )#[0-9a-f]{6}", styles), "a colour that is no variable of the page"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_can_be_told_from_the_ground(dark):
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    ground = luminance(DARK[PAPER] if dark else PAPER)
+    for light, other in list(DARK.items())[4:]:
+        high, low = sorted((ground, luminance(other if dark else light)), reverse=True)
+        # WCAG 2.2, 1.4.11: what is needed to understand a graphic has a contrast of 3 to 1.
+        assert (high + 0.05) / (low + 0.05) >= 3, light
+
+
+def test_a_method_has_one_look_everywhere():
+    lines = [line for line in everything() if "amplify" not in line["key"] or " 10% " in line["key"]]
+    found = sections(lines, "results.jsonl")
+    looks: dict[str, set[str]] = {}
+    for picture in (picture for section in found for picture in section.pictures):
+        for legend in picture.draw().legends:
+            for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+                looks.setdefault(text.get_text(), set()).add(handle.get_color())
+    assert looks.keys() == {"none", "amplify\nalpha=0.4", "sentmix"}
+    assert all(len(colours) == 1 for colours in looks.values())
+    assert len(set.union(*looks.values())) == 3
+
+
+def test_names_and_errors_are_escaped(tmp_path):
+    task, error = '<b>|$x_1$ & "q"', "ValueError: <script>alert(1)</script> `a` | b"
+    lines = [run_line(0.8, method, seed, task=task) for method in ("none", "amplify") for seed in (1, 2)]
+    html, markdown = report_of([*lines, failed_line(error, seed=3, task=task)], tmp_path)
+    page = Page(html)
+    assert [tag for tag, _ in page.tags].count("script") == 1 and "b" not in {tag for tag, _ in page.tags}
+    assert page.table("What failed")[1] == ["run", lines[0]["key"].replace("seed=1", "seed=3"), error]
+    assert page.table("Test accuracy")[0] == ["method", task]
+    assert task in page.text
+    assert r"\<script\>alert(1)\</script\> \`a\` \| b |" in markdown
+    assert r'| method | \<b\>\|\$x\_1\$ \& "q" |' in markdown
+
+
+def test_what_the_runs_do_not_have_is_left_out():
+    lines = [run_line(0.8, method, metrics={"pearson": 0.8}, loss=[]) for method in ("none", "amplify")]
+    for line in lines:
+        del line["measures"], line["reliability"]
+    assert titles_of(lines) == ["What came out", "Results", "Differences to none", "Cost", "What was run"]
+
+
+def test_one_seed_has_no_interval_and_no_verdict():
+    lines = [run_line(0.5, "none"), run_line(0.9, "amplify"), run_line(0.9, "amplify", seed=2)]
+    assert "one seed says nothing about others" in sections(lines, "")[0].text[0]
+    assert table_of(lines, "Test accuracy")[1:] == [["none", "50.0"], ["amplify", "90.0 ± 0.0"]]
+    assert table_of(lines, "Differences to none")[1] == ["amplify", "trec", "1", "+40.0", "–", "–", "–", "–"]
+    assert not {"▼", "*"} & set(str(tables_of(lines)))
+
+
+def test_without_none_there_are_no_differences():
+    lines = [run_line(0.8, "amplify", seed) for seed in (1, 2)]
+    assert table_of(lines, "Test accuracy")[1:] == [["amplify", "80.0 ± 0.0"]]
+    assert "Differences to none" not in titles_of(lines)
+
+
+def test_failures_alone_make_a_report():
+    assert titles_of([failed_line("RuntimeError: out of memory")]) == ["Failures", "What was run"]
+
+
+def lines_of(grid: Grid) -> list[dict[str, Any]]:
+    """A run for each cell of a grid."""
+    return [
+        run_line(task="colours", method=cell.method, seed=cell.seed)
+        | {"key": cell.key, "cell": asdict(cell), "options": grid.run_options(cell)}
+        | {"data": grid.tasks["colours"].fingerprint}
+        for cell in grid.cells()
+    ]
+
+
+def test_the_rerun_is_the_same_grid(grid, settings, tmp_path):
+    settings["tasks"] = [{"folder": settings["tasks"][0], "options": {"num_train_epochs": 2}}]
+    # Which one of the methods has in its own way.
+    settings["options"] = {**settings["options"], "weight_decay": 0.1}
+    settings["methods"] = ["none", "amplify:alpha=1:weight_decay=0.2"]
+    grid = make_grid(settings)
+    lines = lines_of(grid)
+    (code,) = (code.text for code in sections(lines, "")[-1].code if code.language == "yaml")
+    again = yaml.safe_load(code)
+    again["tasks"][0]["folder"] = settings["tasks"][0]["folder"]
+    again["models"] = settings["models"]
+    again = make_grid(again)
+    assert again.cells() == grid.cells()
+    results_of(lines, tmp_path).check_grid(again)  # raises where an option is another
+    assert [again.run_options(cell) for cell in again.cells()] == [grid.run_options(cell) for cell in grid.cells()]
+
+
+def test_tuning_is_shown():
+    tuning = {
+        **run_line(),
+        "kind": "tuning",
+        "key": "tuning trec",
+        "best": {"learning_rate": 2e-5},
+        "trials": [
+            {"flags": {"learning_rate": 2e-5}, "value": 0.75, "state": "COMPLETE"},
+            {"flags": {"learning_rate": 1e-5}, "value": 0.80, "state": "PRUNED"},
+        ],
+    }
+    wanted = [
+        "trec",
+        "minilm",
+        "all",
+        "0%",
+        "none",
+        "2",
+        "1",
+        "75.0",
+        "learning_rate=2e-05",
+    ]
+    assert table_of([tuning, run_line()], "Tuning")[1] == wanted
+
+
+# ---- The command ------------------------------------------------------------------------------------------------
+
+
+def call(*words: object) -> int:
+    try:
+        return main(["report", *map(str, words)])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_the_command_writes_and_replaces_a_report(tmp_path, capsys):
+    results = results_of([run_line()], tmp_path)
+    for _ in range(2):
+        assert call(results.path, "--output", tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        str(tmp_path / "out" / f"report.{end}") for end in ("html", "md")
+    ]
+
+
+def fill(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "report.html").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda path: (path / "results.jsonl").unlink(), "there is no file of results"),
+        (lambda path: (path / "results.jsonl").write_text(""), "is empty"),
+        (lambda path: (path / "results.jsonl").write_text('{"a": 1}\n{"b": 2}\n'), "no file of results"),
+        (lambda path: (path / "out").write_text("mine"), "is a file"),
+        (
+            lambda path: (path / "out").mkdir() or (path / "out" / "report.html").write_text("mine"),
+            "other than a report",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_and_nothing_is_overwritten(prepare, said, tmp_path, capsys):
+    results = results_of([run_line()], tmp_path)
+    prepare(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert call(results.path, "--output", tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.startswith("hf-mixup report: ")
+    assert captured.err.count("\n") == 1 and captured.out == ""
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_compare_writes_a_report_at_its_end(grid, settings, tmp_path, capsys):
+    settings_file = tmp_path / "grid.yaml"
+    settings_file.write_text(yaml.safe_dump(settings))
+    flags = [str(settings_file), "--output", str(results_of(lines_of(grid), tmp_path).path), "--report"]
+    assert main(["compare", *flags, str(tmp_path / "out")]) == 0  # all of the grid is done
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'out' / 'report.md'}\n")
+    assert Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).table("Test accuracy")
+    assert main(["compare", *flags, str(settings_file)]) == 2
+    assert "grid.yaml is a file; give a folder" in capsys.readouterr().err
+
+
+# ---- In a browser -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the machine's own, or that of playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with api.sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("no browser is installed: apt-get install chromium")
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(browser, scheme, width, whole):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    address = (whole[2] / "report.html").as_uri()
+    page.goto(address)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)" if scheme == "light" else "rgb(21, 20, 26)"
+    )
+    # Ink on the figures is that of the page.
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert page.evaluate("getComputedStyle(document.querySelector('svg text')).fill") == ink
+    figures = page.locator("figure svg")
+    assert figures.count() == 21
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        box = figure.bounding_box()
+        assert figure.is_visible() and box["width"] > 200 and box["height"] > 80
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    # Nothing is wider than the window, but what scrolls by itself.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    table = page.locator("table", has_text="Differences to none in points")
+    heading = table.locator("th", has_text="difference")
+    place = [text.strip() for text in table.locator("th").all_inner_texts()].index("difference")
+
+    def shown() -> list[float]:
+        texts = table.locator(f"tbody tr td:nth-child({place + 1})").all_inner_texts()
+        return [float(text.replace("−", "-")) for text in texts]
+
+    unsorted = shown()
+    heading.locator("button").click()
+    assert shown() == sorted(unsorted) != unsorted and heading.get_attribute("aria-sort") == "ascending"
+    heading.locator("button").press("Enter")
+    assert shown() == sorted(unsorted, reverse=True) and heading.get_attribute("aria-sort") == "descending"
+    method = table.locator("th", has_text="method")
+    method.locator("button").click()
+    names = table.locator("tbody tr td:first-child").all_inner_texts()
+    assert names == sorted(names) and heading.get_attribute("aria-sort") is None
+    assert said == [] and asked == [address]
+    page.close()

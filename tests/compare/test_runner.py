@@ -1,0 +1,326 @@
+"""From grid to file of results: what is left after a kill, failures, other grids, processes and Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from rich.console import Console
+
+from hf_mixup.compare import launchers, runner, tuning
+from hf_mixup.compare.grid import make_grid
+from hf_mixup.compare.launchers import perform
+from hf_mixup.compare.results import Results
+from hf_mixup.compare.runner import run_grid
+from hf_mixup.errors import UsageError
+from hf_mixup.trainer import NonFiniteLossError
+
+TIMES = ("seconds", "cost", "machine")
+
+
+def lines_of(path: Path) -> list[dict]:
+    """The lines without what may differ from run to run."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def made_up_run(cell, task, model, options):
+    """What a run is worth, without a run: numbers that follow from the cell."""
+    accuracy = zlib.crc32(cell.key.encode()) % 1000 / 1000
+    return {"metrics": {"accuracy": accuracy, "f1_macro": accuracy / 2}, "measures": {"lr": options["learning_rate"]}}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """A launcher that needs no process of its own, of made-up runs; after `stop_after` jobs it is interrupted."""
+    state = {"stop_after": None, "done": 0}
+
+    def launch(jobs, at_once, log):
+        for job in jobs:
+            yield job, None
+            if state["done"] == state["stop_after"]:
+                raise KeyboardInterrupt
+            state["done"] += 1
+            yield job, perform(job)
+
+    monkeypatch.setitem(runner.LAUNCHERS, "local", launch)
+    monkeypatch.setattr(launchers, "run_cell", made_up_run)
+    return state
+
+
+def go(grid, path, **options) -> Results:
+    results = Results(path)
+    results.check_grid(grid)
+    run_grid(grid, results, Console(file=io.StringIO()), **options)
+    return results
+
+
+def test_a_stopped_grid_goes_on_and_gives_the_same_file(grid, tmp_path, in_this_process):
+    go(grid, tmp_path / "whole.jsonl")
+    in_this_process |= {"stop_after": 2, "done": 0}
+    path = tmp_path / "stopped.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        go(grid, path)
+    assert len(lines_of(path)) == 2
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"key": "colours tiny all noi')  # killed while it wrote
+    in_this_process["stop_after"] = None
+    go(grid, path)
+    assert lines_of(path) == lines_of(tmp_path / "whole.jsonl")
+    assert [line["key"] for line in lines_of(path)] == [cell.key for cell in grid.cells()]
+    before = path.read_bytes()
+    go(grid, path)  # nothing is left to do
+    assert path.read_bytes() == before
+
+
+def test_a_last_line_without_its_end_is_kept(grid, tmp_path, in_this_process):
+    in_this_process["stop_after"] = 1
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        go(grid, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.rstrip(b"\n"))
+    in_this_process["stop_after"] = None
+    go(grid, path)
+    assert path.read_bytes().startswith(whole) and len(lines_of(path)) == 4
+
+
+def test_a_failed_run_is_recorded_and_the_rest_goes_on(grid, tmp_path, in_this_process, monkeypatch):
+    broken = {"amplify:alpha=1:ratio=beta"}
+
+    def run_cell(cell, *rest):
+        if cell.method in broken and cell.seed == 1:
+            raise RuntimeError("the disk\nburns")
+        return made_up_run(cell, *rest)
+
+    monkeypatch.setattr(launchers, "run_cell", run_cell)
+    path = tmp_path / "out.jsonl"
+    results = go(grid, path)
+    states = {line["key"]: line["status"] for line in lines_of(path)}
+    assert list(states.values()) == ["done", "failed", "done", "done"]
+    failed = results.lines["colours tiny all noise=0 amplify:alpha=1:ratio=beta seed=1"]
+    assert failed["error"] == "RuntimeError: the disk burns" and "metrics" not in failed
+    broken.clear()
+    go(grid, path)  # failed runs stay as they are
+    assert len(lines_of(path)) == 4
+    results = go(grid, path, retry=True)
+    assert len(lines_of(path)) == 5 and len(results.runs()) == 4
+    assert len(Results(path).runs()) == 4
+
+
+def test_a_grid_may_grow(settings, tmp_path, in_this_process):
+    path = tmp_path / "out.jsonl"
+    go(make_grid({**settings, "seeds": "1"}), path)
+    before = path.read_bytes()
+    go(make_grid({**settings, "methods": [*settings["methods"], "tmix"]}), path)
+    assert path.read_bytes().startswith(before)
+    assert len(Results(path).runs()) == 6
+
+
+@pytest.mark.parametrize("other", ["options", "data", "tasks", "tune"])
+def test_files_of_other_grids_are_left_alone(settings, tmp_path, task_folder, in_this_process, other):
+    path = tmp_path / "out.jsonl"
+    go(make_grid({**settings, "seeds": "1", "methods": "none"}), path)
+    before = path.read_bytes()
+    if other == "options":
+        settings["options"] = {**settings["options"], "max_steps": 3}
+    elif other == "data":
+        with open(Path(task_folder, "train.csv"), "a", encoding="utf-8") as file:
+            file.write("one more,red\n")
+    elif other == "tasks":
+        settings["tasks"] = [f"other={task_folder}"]
+    else:
+        settings["tune"] = 3
+    with pytest.raises(UsageError, match="another grid") as error:
+        go(make_grid(settings), path)
+    assert "\n" not in str(error.value) and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["hello", "hello\n", '{"a": 1}\n', "[1]\n", "1", "{\n"])
+def test_files_of_something_else_are_left_alone(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match="is no file of results"):
+        Results(path)
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_an_output_that_cannot_be_a_file(grid, tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        Results(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--output .* cannot be written"):
+        go(grid, tmp_path / "file" / "out.jsonl")
+
+
+def test_the_table_counts(grid, tmp_path, in_this_process):
+    results = go(grid, tmp_path / "out.jsonl")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(runner.Progress(grid, results, 1).table())
+    row = next(line for line in console.file.getvalue().splitlines() if "colours" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][:5] == ["colours", "4", "0", "0", "0"]
+    accuracies = {}
+    for line in results.runs():
+        accuracies.setdefault(line["cell"]["method"], []).append(line["metrics"]["accuracy"])
+    best = max(sum(values) / 2 for values in accuracies.values())
+    assert f"accuracy {best:.3f} (2)" in row
+
+
+def test_tuning_comes_first_and_all_methods_get_as_many_trials(settings, tmp_path, in_this_process, monkeypatch):
+    lengths = []
+
+    def made_up_train(data, task, model, options, seed, folder):
+        lengths.append(int(options["max_steps"]))
+        # Best at a learning rate of 1e-4, and a little better for longer runs.
+        closeness = 1 / (1 + abs(math.log10(float(options["learning_rate"]) / 1e-4)))
+        return {"eval_loss": 1.0, "eval_accuracy": closeness + lengths[-1] / 1000, "train_loss": 1.0}
+
+    monkeypatch.setattr(tuning, "train", made_up_train)
+    settings |= {"methods": ["none", "amplify", "tmix:learning_rate=0.0002"], "seeds": "1", "tune": 12}
+    settings["options"] = {**settings["options"], "max_steps": 8, "learning_rate": 2e-5}
+    results = go(make_grid(settings), tmp_path / "out.jsonl")
+    lines = list(results.lines.values())
+    assert [line["kind"] for line in lines] == ["tuning"] * 3 + ["run"] * 3
+    searched = [{"learning_rate"}, {"learning_rate", "mixup_alpha"}, {"mixup_alpha"}]
+    for tuned, run, names in zip(lines[:3], lines[3:], searched, strict=True):
+        assert len(tuned["trials"]) == 12
+        assert run["tuned"] == tuned["best"] and set(tuned["best"]) - {"mixup_layers"} == names
+        done = [trial for trial in tuned["trials"] if trial["state"] == "COMPLETE"]
+        assert tuned["best"] == max(done, key=lambda trial: trial["value"])["flags"]
+        assert run["measures"]["lr"] == tuned["best"].get("learning_rate", "0.0002")
+    for tuned in lines[:2]:
+        assert tuned["trials"][0]["flags"]["learning_rate"] == 2e-5
+        assert 7e-5 < tuned["best"]["learning_rate"] < 1.4e-4
+        assert {trial["state"] for trial in tuned["trials"]} == {"COMPLETE", "PRUNED"}
+    # The first trial has the settings that runs without tuning have: AMPLIFY's alpha of 0.1, all layers.
+    assert lines[1]["trials"][0]["flags"]["mixup_alpha"] == 0.1
+    assert "mixup_layers" not in lines[1]["trials"][0]["flags"]
+    # Every trial begins with a quarter of the steps; those that go on make all of them.
+    states = [trial["state"] for line in lines[:3] for trial in line["trials"]]
+    assert (lengths.count(2), lengths.count(8)) == (36, states.count("COMPLETE"))
+    before = results.path.read_bytes()
+    go(make_grid(settings), results.path)
+    assert results.path.read_bytes() == before
+
+
+def test_methods_whose_tuning_failed_are_not_run(settings, tmp_path, in_this_process, monkeypatch):
+    def diverging(*_):
+        raise NonFiniteLossError("the loss is nan")
+
+    monkeypatch.setattr(tuning, "train", diverging)
+    results = go(make_grid({**settings, "methods": "none", "tune": 2}), tmp_path / "out.jsonl")
+    (line,) = results.lines.values()
+    assert (line["kind"], line["status"]) == ("tuning", "failed") and "none" in line["error"]
+
+
+# ---- The command in processes of its own ----
+
+
+@pytest.fixture
+def command(settings, tmp_path):
+    """The command line of a grid of 12 cells, in a file."""
+    settings |= {"seeds": "1-3", "noise": [0, 0.25]}
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def line(output: str, *flags: str) -> list[str]:
+        return [sys.executable, "-m", "hf_mixup.cli", "compare", str(file), "--output", str(tmp_path / output), *flags]
+
+    return line
+
+
+def run_command(line: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(line, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "120"})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_killed_grid_of_twelve_cells_goes_on_and_gives_the_same_file(command, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run_command(command("whole.jsonl"))
+    assert done.returncode == 0, done.stderr
+    # Two minutes of work: what the clock says depends on what else the machine does.
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 120
+    whole = lines_of(tmp_path / "whole.jsonl")
+    assert len(whole) == 12 and all(line["status"] == "done" for line in whole)
+    assert "amplify" in done.stdout and "not clear" in done.stdout and "25% wrong labels" in done.stdout
+
+    path = tmp_path / "killed.jsonl"
+    process = subprocess.Popen(command("killed.jsonl"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not path.exists() or path.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert children and not alive, "a worker outlives its parent"
+    assert 3 <= len(lines_of(path)) < 12
+    assert run_command(command("killed.jsonl", "--seeds", "1-3")).returncode == 0
+    assert lines_of(path) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_processes_make_the_same_lines_and_survive_one_that_dies(command, settings, tmp_path, monkeypatch):
+    grid = make_grid(settings)
+    assert run_command(command("one.jsonl", "--noise", "0")).returncode == 0
+    died, path = [], tmp_path / "two.jsonl"
+    real = Results.append
+
+    def append(self, record):
+        real(self, record)
+        if not died:
+            workers = psutil.Process().children()
+            died.extend(worker.pid for worker in workers if "spawn_main" in " ".join(worker.cmdline()))
+            os.kill(died[0], signal.SIGKILL)
+
+    monkeypatch.setattr(Results, "append", append)
+    grid = make_grid({**settings, "noise": 0})
+    results = go(grid, path, at_once=2)
+    failed = [line for line in results.lines.values() if line["status"] == "failed"]
+    assert all("its process ended with code -9" in line["error"] for line in failed) and len(failed) <= 1
+    monkeypatch.undo()
+    go(grid, path, at_once=2, retry=True)
+    one = {line["key"]: line for line in lines_of(tmp_path / "one.jsonl")}
+    two = {line["key"]: line for line in lines_of(path)}
+    assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_ray_makes_the_same_lines(command, tmp_path):
+    pytest.importorskip("ray")
+    assert run_command(command("here.jsonl", "--noise", "0", "--seeds", "1-2")).returncode == 0
+    done = run_command(command("ray.jsonl", "--noise", "0", "--seeds", "1-2", "--launcher", "ray", "--jobs", "2"))
+    assert done.returncode == 0, done.stderr
+    here, there = ({line["key"]: line for line in lines_of(tmp_path / name)} for name in ("here.jsonl", "ray.jsonl"))
+    assert len(here) == 4 and here == there
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_ctrl_c_stops_all_of_it(command, tmp_path):
+    path = tmp_path / "out.jsonl"
+    process = subprocess.Popen(command("out.jsonl"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 130 and "the same command goes on" in error
+    assert not psutil.wait_procs(children, timeout=10)[1]

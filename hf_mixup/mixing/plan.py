@@ -397,7 +397,10 @@ class SpanPlan:
 Plan = PairPlan | BatchPlan | SpanPlan
 
 
-def _moved(plan: Plan, device: torch.device | str) -> Plan:
+def _moved(plan: Plan, device: torch.device | str | None) -> Plan:
+    if device is None:
+        # As for tensors: Accelerate asks for that where it places nothing.
+        return plan
     device = torch.device(device)
     tensors = {
         name: value for name, value in vars(plan).items() if isinstance(value, Tensor) and value.device != device

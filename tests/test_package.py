@@ -215,7 +215,8 @@ def test_wheel_holds_the_package_and_the_script_and_nothing_else(tmp_path):
         metadata = {
             Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name
         }
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hf_mixup").rglob("*.py")}
+    files = [path for path in (ROOT / "hf_mixup").rglob("*") if path.suffix in (".py", ".html", ".md")]
+    sources = {path.relative_to(ROOT).as_posix() for path in files}
     assert names == sources | {"run_glue_mixup.py"}
     assert f"Version: {hf_mixup.__version__}\n" in metadata["METADATA"]
     assert "License-Expression: Apache-2.0\n" in metadata["METADATA"]

@@ -19,9 +19,10 @@ import run_glue_mixup
 from hf_mixup.attention.maps import attention_maps
 from hf_mixup.attention.measures import measure_texts
 from hf_mixup.attention.passes import AMPLIFY_SITES, separator_ids
+from hf_mixup.demo.run import model_path
 from hf_mixup.errors import UsageError, as_one_line
 from hf_mixup.glue.arguments import split_names
-from hf_mixup.glue.folders import check_model_folder
+from hf_mixup.glue.folders import check_model_folder, check_writable
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
 from hf_mixup.modeling.sequence_classification import MixupModel
 from hf_mixup.trainer import MixupTrainingArguments
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
+        options.model_name_or_path = model_path(options.model_name_or_path)
         _check(options)
         written = _measure(options) if options.file else _draw(options)
     except UsageError as error:
@@ -176,6 +178,7 @@ def _check(options: argparse.Namespace) -> None:
                 raise UsageError(f"--{name} is empty; give a text")
     if options.output_dir.exists() and not options.output_dir.is_dir():
         raise UsageError(f"--output_dir {options.output_dir} is a file; give a folder")
+    check_writable(options.output_dir, f"--output_dir {options.output_dir}")
     check_model_folder(options.model_name_or_path, None, None)
 
 
@@ -214,7 +217,10 @@ def _parser() -> argparse.ArgumentParser:
         "of one block and head (a PNG and a web page), with --file as numbers for each block (a table and JSON).",
     )
     parser.add_argument(
-        "--model_name_or_path", required=True, metavar="MODEL", help="folder of a saved model, or a name on the Hub"
+        "--model_name_or_path",
+        required=True,
+        metavar="MODEL",
+        help="a folder, a name on the Hub, or minilm: the weights of the demo",
     )
     parser.add_argument("--output_dir", required=True, type=Path, metavar="FOLDER", help="where the results go")
     what = parser.add_mutually_exclusive_group(required=True)

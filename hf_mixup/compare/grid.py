@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from hf_mixup.demo.run import minilm_folder
+from hf_mixup.demo.run import MINILM, model_path
 from hf_mixup.errors import UsageError, first_line, listed, nearest
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file
@@ -26,6 +26,7 @@ ARGUMENTS = (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
 _FLAGS = {option.name for arguments in ARGUMENTS for option in fields(arguments) if option.init}
 _FILES = ("train", "validation", "test", "ood", "clean_train")
 _ENDINGS = (".csv", ".json", ".jsonl")
+_MOST_SEEDS = 1000
 # What every run has unless --options says otherwise: no checkpoints, quiet, and some fifty points of the loss curve.
 _DEFAULTS = {
     "pad_to_max_length": False,
@@ -41,7 +42,6 @@ _SET_BY_GRID = {
     *("task_name", "text_column_names", "label_column_name", "max_train_samples", "resume_from_checkpoint"),
     *("push_to_hub", "metric_name"),
 }
-_MINILM = "minilm"
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
         sizes=tuple(dict.fromkeys(map(_size, _as_list(settings.get("sizes", "all"))))),
         noise=tuple(dict.fromkeys(map(_noise, _as_list(settings.get("noise", 0))))),
         seeds=parse_seeds(_as_list(settings.get("seeds", "1-5"))),
-        models=_make_models(_as_list(settings.get("models", _MINILM))),
+        models=_make_models(_as_list(settings.get("models", MINILM))),
         options=_checked_options(settings.get("options") or {}, "--options"),
         tune=_tune(settings.get("tune", 0)),
     )
@@ -223,6 +223,8 @@ def parse_seeds(words: Iterable[Any]) -> tuple[int, ...]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < 2**32:
             raise UsageError(f"--seeds {word} is no seed and no range of seeds; give numbers such as 7 or 1-5")
+        if last - first >= _MOST_SEEDS:
+            raise UsageError(f"--seeds {word} has more than {_MOST_SEEDS} seeds; give a shorter range")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -350,9 +352,7 @@ def _make_models(entries: Sequence[Any]) -> dict[str, str]:
     models: dict[str, str] = {}
     for entry in map(str, entries):
         name, _, path = entry.rpartition("=")
-        if entry == _MINILM:
-            name, path = _MINILM, str(minilm_folder())
-        name = name or Path(path).name
+        name, path = name or Path(path).name, model_path(path)
         if name in models:
             raise UsageError(f"two models are called {name}; name one of them otherwise, such as other={path}")
         check_model_folder(path, None, None)

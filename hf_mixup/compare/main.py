@@ -107,7 +107,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The grid file with the flags in place of what it says on the same axis."""
     settings = read_grid_file(options.grid) if options.grid else {}
     given = {name: getattr(options, name) for name in Grid.__dataclass_fields__ if getattr(options, name) is not None}
-    if "options" in given:
+    if "options" in given and isinstance(settings.get("options") or {}, dict):
         pairs = [pair.partition("=") for pair in given["options"]]
         for name, sign, _ in pairs:
             if not sign:

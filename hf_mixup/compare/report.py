@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from hf_mixup.compare.results import Results
 from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.glue.folders import check_writable
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OURS = '<meta name="generator" content="hf_mixup">'
@@ -60,6 +61,7 @@ def check_report(folder: Path) -> None:
         ) from error
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"the report's folder {folder} is a file; give a folder")
+    check_writable(folder, f"the report's folder {folder}")
     page = folder / "report.html"
     holds_report = page.is_file() and _OURS in page.read_text(encoding="utf-8", errors="replace")
     if folder.exists() and any(folder.iterdir()) and not holds_report:

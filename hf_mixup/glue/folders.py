@@ -31,6 +31,23 @@ _WEIGHT_FILES = (
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 
+def check_writable(folder: Path, named: str) -> None:
+    """Check that files can be written into a folder, which need not exist yet.
+
+    Args:
+        folder: the folder.
+        named: what the sentence calls it, such as `--output_dir out`.
+
+    Raises:
+        UsageError: if not.
+    """
+    nearest_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    if not nearest_folder.is_dir():
+        raise UsageError(f"{named} cannot be made ({nearest_folder} is no folder); give another folder")
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{named} cannot be written (no permission for {nearest_folder}); give another folder")
+
+
 def check_output_dir(path: str) -> None:
     """Check that a run may write into a folder: it does not exist, is empty, or holds an earlier run of the script.
 
@@ -44,11 +61,7 @@ def check_output_dir(path: str) -> None:
         names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
         raise UsageError(f"--output_dir {path} cannot be read ({error.strerror}); give another folder") from error
-    nearest_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not os.access(nearest_folder, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"--output_dir {path} cannot be written (no permission for {nearest_folder}); give another folder"
-        )
+    check_writable(folder, f"--output_dir {path}")
     if names & _OF_CHECKPOINTS:
         raise UsageError(
             f"--output_dir {path} is a checkpoint of a run, which would be overwritten; give a new or empty folder, "

@@ -163,6 +163,11 @@ class Method:
                 f"({', '.join(TOKEN_SITES)}), no mixup_per_sample, and own, union or intersection as "
                 "mixup_attention_mask."
             )
+        if self.per_feature and self.attention_mask == "skip":
+            raise ValueError(
+                f"mixup_attention_mask='skip' has no meaning for mixup_method={self.name!r}, which draws a ratio for "
+                "every feature, the same at all positions: choose own, union or intersection."
+            )
         if self.per_feature and self.per_sample:
             raise ValueError(
                 f"mixup_per_sample has no meaning for mixup_method={self.name!r}, which draws a ratio for every "

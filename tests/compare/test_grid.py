@@ -30,6 +30,11 @@ def test_seeds():
     assert parse_seeds(["1-3", 7, "2"]) == (1, 2, 3, 7)
 
 
+def test_a_range_of_seeds_that_nobody_means():
+    with pytest.raises(UsageError, match="more than 1000 seeds"):
+        parse_seeds(["1-400000000"])
+
+
 def test_flags_and_grid_files_say_the_same(settings, tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML

@@ -413,7 +413,9 @@ def fill(folder: Path) -> None:
         (lambda path: (path / "results.jsonl").unlink(), "there is no file of results"),
         (lambda path: (path / "results.jsonl").write_text(""), "is empty"),
         (lambda path: (path / "results.jsonl").write_text('{"a": 1}\n{"b": 2}\n'), "no file of results"),
+        (lambda path: (path / "results.jsonl").write_text('{"key": "a", "kind": "run"}\n'), "no file of results"),
         (lambda path: (path / "out").write_text("mine"), "is a file"),
+        (lambda path: (path / "out").symlink_to(path / "nowhere"), "cannot be made"),
         (
             lambda path: (path / "out").mkdir() or (path / "out" / "report.html").write_text("mine"),
             "other than a report",

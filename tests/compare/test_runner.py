@@ -161,7 +161,7 @@ def test_an_output_that_cannot_be_a_file(grid, tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         Results(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--output .* cannot be written"):
+    with pytest.raises(UsageError, match="--output .* cannot be made"):
         go(grid, tmp_path / "file" / "out.jsonl")
 
 

@@ -261,6 +261,7 @@ def test_layers_that_are_none(layers):
         ("attentionmix", {"alpha": 0.3}, "mixup_alpha=0.3 is not used by mixup_method='attentionmix'"),
         ("attentionmix", {"site": "pooled"}, "weighs every token"),
         ("attentionmix", {"attention_mask": "skip"}, "weighs every token"),
+        ("nonlinear", {"attention_mask": "skip"}, "ratio for every feature"),
         (
             "attentionmix",
             {"attention_head": "first"},

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -315,7 +316,10 @@ def test_ray_makes_the_same_lines(command, tmp_path):
 @pytest.mark.timeout(1500)
 def test_ctrl_c_stops_all_of_it(command, tmp_path):
     path = tmp_path / "out.jsonl"
-    process = subprocess.Popen(command("out.jsonl"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command("out.jsonl"), **pipes, preexec_fn=listens)
     while not path.exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from typing import NoReturn
 
 from hf_mixup import __version__
+from hf_mixup.errors import OneSentenceParser, nearest
 
 # The commands import what they need themselves: `--version` and `--help` do not wait for torch.
 
@@ -50,7 +49,7 @@ def report(arguments: Sequence[str]) -> int:
 
 def push(arguments: Sequence[str]) -> int:
     """Upload a trained model to the Hub, also when the upload of its training failed (options: push --help)."""
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup push",
         description="Upload a trained model to the Hub; optimizer files and pickles stay here. The access token is "
         "that of the environment variable HF_TOKEN, or of `hf auth login`.",
@@ -75,7 +74,7 @@ def push(arguments: Sequence[str]) -> int:
 
 def methods(arguments: Sequence[str]) -> int:
     """List the mixup methods with their defaults, costs and papers."""
-    parser = _Parser(prog="hf-mixup methods", description=methods.__doc__)
+    parser = OneSentenceParser(prog="hf-mixup methods", description=methods.__doc__)
     parser.parse_args(arguments)
 
     from rich.console import Console
@@ -125,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup",
         usage="hf-mixup [--help] [--version] command ...",
         description="Mixup for fine-tuning Transformers on text.",
@@ -139,17 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name is None:
         parser.error(f"a command is missing, give one of {', '.join(COMMANDS)} (hf-mixup --help explains them).")
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(COMMANDS)}."
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"give one of {', '.join(COMMANDS)}."
         parser.error(f"unknown command {name!r}: {hint}")
     return COMMANDS[name](arguments[1:])
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage block before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The one exception for mistakes of the user, and the small helpers that word them."""
+"""The one exception for mistakes of the user, the parser of the commands, and the small helpers that word them."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UsageError(ValueError):
@@ -10,6 +12,13 @@ class UsageError(ValueError):
     The message is one sentence that says what was given, what is allowed and how to mend it. The command line prints
     it on stderr and ends with exit code 2; anything else that is raised is a bug and keeps its traceback.
     """
+
+
+class OneSentenceParser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without the usage block before it, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,7 +20,7 @@ from hf_mixup.attention.maps import attention_maps
 from hf_mixup.attention.measures import measure_texts
 from hf_mixup.attention.passes import AMPLIFY_SITES, separator_ids
 from hf_mixup.demo.run import model_path
-from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
 from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder, check_writable
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        options.model_name_or_path = model_path(options.model_name_or_path)
         _check(options)
         written = _measure(options) if options.file else _draw(options)
     except UsageError as error:
@@ -179,7 +178,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.output_dir.exists() and not options.output_dir.is_dir():
         raise UsageError(f"--output_dir {options.output_dir} is a file; give a folder")
     check_writable(options.output_dir, f"--output_dir {options.output_dir}")
-    check_model_folder(options.model_name_or_path, None, None)
+    check_model_folder(model_path(options.model_name_or_path), None, None)
 
 
 def _output_files(folder: Path, *names: str) -> list[Path]:
@@ -193,7 +192,7 @@ def _output_files(folder: Path, *names: str) -> list[Path]:
 
 def _load(options: argparse.Namespace, texts: int) -> tuple[MixupModel, PreTrainedTokenizerBase, int]:
     """The model with attention that keeps its probabilities, its tokenizer, and the number of tokens of a text."""
-    named = run_glue_mixup.ModelArguments(options.model_name_or_path)
+    named = run_glue_mixup.ModelArguments(model_path(options.model_name_or_path))
     mixing = MixupTrainingArguments(output_dir=str(options.output_dir), mixup_method="amplify")
     config = run_glue_mixup.load_config(named, num_labels=None)
     tokenizer, model = run_glue_mixup.load_tokenizer_and_model(named, mixing, config)
@@ -203,15 +202,8 @@ def _load(options: argparse.Namespace, texts: int) -> tuple[MixupModel, PreTrain
     return model.float().to(device).eval(), tokenizer, length
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage block before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup attention",
         description="Who attends to whom, clean, under amplify and under embedmix: with --text and --partner as maps "
         "of one block and head (a PNG and a web page), with --file as numbers for each block (a table and JSON).",

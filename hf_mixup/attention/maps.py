@@ -88,7 +88,7 @@ def attention_maps(
     both = [one if one == two else f"{one} + {two}" for one, two in zip(own, other, strict=True)]
     is_separator = torch.isin(batch["input_ids"], torch.tensor(separator_ids(tokenizer), device=model.device))
     is_separator &= batch["attention_mask"].bool()
-    methods = compared_methods(lam, site)
+    passes = {name: attend(model, batch, method) for name, method in compared_methods(lam, site).items()}
     maps = []
     for title, name, row, labels in (
         ("clean text", "clean", 0, own),
@@ -96,7 +96,7 @@ def attention_maps(
         (f"amplify: {lam:g} text + {1 - lam:g} partner", "amplify", 0, both),
         (f"embedmix: {lam:g} text + {1 - lam:g} partner", "embedmix", 0, both),
     ):
-        attentions, seen = attend(model, batch, methods[name])
+        attentions, seen = passes[name]
         weights = attentions[layer - 1][row : row + 1]
         weights = weights.mean(dim=1, keepdim=True) if head is None else weights[:, head : head + 1]
         seen, columns = seen[row : row + 1], is_separator[row : row + 1]

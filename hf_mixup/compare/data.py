@@ -88,10 +88,9 @@ def load_cell_data(task: Task, cell: Cell) -> CellData:
     if "clean_train" in splits:
         true_classes = np.array(labels.encode(splits["clean_train"]))[np.sort(rows)]
     if cell.noise:
-        true_classes = np.array(labels.encode(train)) if true_classes is None else true_classes
-        given = flip_labels(
-            np.array(labels.encode(train)), labels.num_labels, cell.noise, _generator(task, cell, "noise")
-        )
+        own = np.array(labels.encode(train))
+        true_classes = own if true_classes is None else true_classes
+        given = flip_labels(own, labels.num_labels, cell.noise, _generator(task, cell, "noise"))
         column = labels.columns[0]
         spelled = dict(zip(classes, splits["train"].values(column), strict=True))
         train = replace(train, data={**train.data, column: [spelled[label] for label in given.tolist()]})

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +18,7 @@ from hf_mixup.compare.results import Results, primary_metric
 from hf_mixup.compare.run import check_runs
 from hf_mixup.compare.runner import run_grid
 from hf_mixup.compare.statistics import Row, summarize
-from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,15 +116,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {**settings, **given}
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage block before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup compare",
         description="Run tasks x methods x training sizes x label noise x seeds x models, each as one run of "
         "run_glue_mixup.py, and compare the methods with none. A run that the file of results has is not made again.",

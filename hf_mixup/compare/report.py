@@ -7,10 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from hf_mixup.compare.results import Results
-from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
 from hf_mixup.glue.folders import check_writable
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -128,15 +127,8 @@ def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage block before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup report",
         description="Write report.html, one page that needs no network, and report.md with pictures, on the results "
         "of hf-mixup compare.",

@@ -43,8 +43,9 @@ def run_grid(
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(grid, results, at_once)
     with Live(progress.table(), console=console, refresh_per_second=2, get_renderable=progress.table):
-        for phase in (_tunings, _runs):
-            jobs = [job for job in phase(grid, results) if _is_open(results, job, retry)]
+        # The runs are listed when the tunings are done: they train with the flags that these found.
+        for phase in (lambda: _tunings(grid), lambda: _runs(grid, results)):
+            jobs = [job for job in phase() if _is_open(results, job, retry)]
             if not jobs:
                 continue
             # Closed at once, whatever happens here: its processes then end.
@@ -67,9 +68,9 @@ class Progress:
         self._running: dict[str, str] = {}
         self._seconds: list[float] = []
         self._start = time.monotonic()
-        self._wanted = Counter(cell.task for cell in grid.cells())
-        self._wanted.update(job.cell.task for job in _tunings(grid, results))
-        self._keys = {cell.key for cell in grid.cells()} | {job.key for job in _tunings(grid, results)}
+        cells, tunings = grid.cells(), _tunings(grid)
+        self._wanted = Counter([*(cell.task for cell in cells), *(job.cell.task for job in tunings)])
+        self._keys = {cell.key for cell in cells} | {job.key for job in tunings}
 
     def started(self, job: Job) -> None:
         """Note that a job began."""
@@ -106,7 +107,7 @@ class Progress:
 _STATES = ("done", "failed")
 
 
-def _tunings(grid: Grid, results: Results) -> list[Job]:
+def _tunings(grid: Grid) -> list[Job]:
     if not grid.tune:
         return []
     cells = dict.fromkeys(

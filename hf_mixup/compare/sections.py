@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.figure import Figure
 
 from hf_mixup.compare import figures
-from hf_mixup.compare.results import primary_metric
+from hf_mixup.compare.blocks import NOTHING, Code, Entry, Picture, Section, Table
+from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, setting_of
 from hf_mixup.compare.statistics import (
     BASELINE,
     LESS_IS_BETTER,
@@ -27,205 +25,17 @@ from hf_mixup.compare.statistics import (
     value_of,
 )
 
-Line = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A cell of a table.
-
-    Args:
-        text: what it shows.
-        value: what it is sorted by; None for its text.
-        better, worse: what its method is, against `none`.
-    """
-
-    text: str
-    value: float | None = None
-    better: bool = False
-    worse: bool = False
-
-
-NOTHING = Entry("–", math.nan)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; `rows` has as many entries in each as there are `columns`."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure; `name` is that of its file, `label` says in words what it shows, `draw` draws it."""
-
-    name: str
-    draw: Callable[[], Figure]
-    label: str
-
-
-@dataclass(frozen=True)
-class Code:
-    """Something to copy, in a language such as `yaml`."""
-
-    language: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    text: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-    code: Sequence[Code] = ()
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How the numbers of a measure are written: times `factor`, with so many digits."""
-
-    name: str
-    factor: float = 100.0
-    digits: int = 1
-
-    def number(self, value: float) -> str:
-        return f"{value * self.factor:.{self.digits}f}"
-
-    def signed(self, value: float) -> str:
-        return f"{value * self.factor:+.{self.digits}f}".replace("-", "−")
-
-
-# Those that are not here are shares or correlations, times 100.
-_MEASURES = {
-    **{f"nll{suffix}": Measure(f"NLL{after}", 1, 3) for suffix, after in (("", ""), ("_scaled", ", scaled"))},
-    **{f"brier{suffix}": Measure(f"Brier{after}", 1, 3) for suffix, after in (("", ""), ("_scaled", ", scaled"))},
-    **{f"ece{suffix}": Measure(f"ECE{after}") for suffix, after in (("", ""), ("_scaled", ", scaled"))},
-    **{f"ace{suffix}": Measure(f"adaptive ECE{after}") for suffix, after in (("", ""), ("_scaled", ", scaled"))},
-    "temperature": Measure("temperature", 1, 2),
-    "mse": Measure("mean squared error", 1, 3),
-    "f1": Measure("F1"),
-    "f1_macro": Measure("macro F1"),
-    "clean_rows_accuracy": Measure("rows with a right label"),
-    "flipped_rows_accuracy": Measure("rows with a wrong label, by the true class"),
-    "flipped_rows_memorized": Measure("rows with a wrong label, by the wrong class"),
-    "ood_auroc_probability": Measure("AUROC, probability"),
-    "ood_fpr95_probability": Measure("FPR@95, probability"),
-    "ood_auroc_energy": Measure("AUROC, energy"),
-    "ood_fpr95_energy": Measure("FPR@95, energy"),
-    "step_seconds": Measure("ms per step", 1000),
-    "peak_memory_mib": Measure("peak memory, MiB", 1, 0),
-}
 _CALIBRATION = tuple(f"{name}{suffix}" for suffix in ("", "_scaled") for name in ("nll", "brier", "ece", "ace"))
 _NOISE = ("clean_rows_accuracy", "flipped_rows_accuracy", "flipped_rows_memorized")
 _OOD = tuple(f"ood_{kind}_{score}" for score in ("probability", "energy") for kind in ("auroc", "fpr95"))
 _COST = ("step_seconds", "peak_memory_mib")
 _NOT_JUDGED = ("temperature", *_COST)
+_POINTS = Measure("")
 _CURVES = (
     "Bars go one standard deviation over the seeds to either side; the methods are drawn side by side so that their "
     "bars can be told apart."
 )
 _SEEDS_DIFFER = "The number of seeds is not the same everywhere; the table of differences has it."
-
-
-def measure(name: str) -> Measure:
-    """How a measure is written."""
-    return _MEASURES.get(name, Measure(name.replace("_", " ")))
-
-
-class Evidence:
-    """The lines of a file of results, sorted for a report.
-
-    Args:
-        lines: of `Results.lines`.
-
-    Attributes:
-        lines: the same.
-        runs: those that ended well.
-        settings: with at least one run, in the order of tasks, models, training rows and noise.
-        names: of the settings, without what is the same in all of them.
-        methods: `none` first.
-        look: their style in all figures.
-        metric: the metric that each setting is judged by.
-        rows: its comparison, by setting and method.
-        pairs: how many seeds a method shares with `none`.
-    """
-
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self.lines = list(lines)
-        self.runs = [line for line in self.lines if line["kind"] == "run" and line["status"] == "done"]
-        self.by_setting: dict[Setting, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
-        for run in self.runs:
-            self.by_setting[setting_of(run)][run["cell"]["method"]].append(run)
-        tasks, models = (list(dict.fromkeys(run["cell"][name] for run in self.runs)) for name in ("task", "model"))
-        self.settings = sorted(
-            self.by_setting,
-            key=lambda each: (tasks.index(each.task), models.index(each.model), self.train_rows(each), each.noise),
-        )
-        self.names = {setting: ", ".join(self.setting_words(setting).values()) for setting in self.settings}
-        found = dict.fromkeys(run["cell"]["method"] for run in self.runs)
-        self.methods = [*filter(found.__contains__, [BASELINE]), *(name for name in found if name != BASELINE)]
-        self.look = figures.styles(self.methods)
-        self.metric = {
-            setting: primary_metric(next(iter(by_method.values()))[0]["metrics"])
-            for setting, by_method in self.by_setting.items()
-        }
-        self.rows = {
-            (row.setting, row.method): row
-            for name in dict.fromkeys(self.metric.values())
-            for row in summarize(self.runs, name)
-            if self.metric[row.setting] == name
-        }
-        self.pairs = {
-            (setting, method): len(seeds_of(runs) & seeds_of(by_method.get(BASELINE, [])))
-            for setting, by_method in self.by_setting.items()
-            for method, runs in by_method.items()
-        }
-
-    def train_rows(self, setting: Setting) -> float:
-        """The mean number of train rows of the runs."""
-        return mean(run["rows"]["train"] for runs in self.by_setting[setting].values() for run in runs)
-
-    def varies(self, axis: str) -> bool:
-        """Whether there are several values on an axis of `Setting`."""
-        return len({getattr(setting, axis) for setting in self.settings}) > 1
-
-    def axes(self) -> list[str]:
-        """What differs between settings, the task in any case."""
-        return [name for name in ("task", "model", "size", "noise") if name == "task" or self.varies(name)]
-
-    def setting_words(self, setting: Setting) -> dict[str, str]:
-        """What a setting is called on each of these axes."""
-        rows = " rows" if setting.size == "all" or setting.size.isdigit() else ""
-        words = {"task": setting.task, "model": setting.model, "size": setting.size + rows}
-        words["noise"] = f"{setting.noise:.0%} wrong"
-        return {axis: words[axis] for axis in self.axes()}
-
-    def setting_columns(self) -> list[str]:
-        """The headings of the axes."""
-        names = {"task": "task", "model": "model", "size": "train rows", "noise": "wrong labels"}
-        return [names[axis] for axis in self.axes()]
-
-    def setting_entries(self, setting: Setting) -> list[Entry]:
-        """What stands under them."""
-        entries = {"task": Entry(setting.task), "model": Entry(setting.model)}
-        entries["size"] = Entry(setting.size, self.train_rows(setting))
-        entries["noise"] = Entry(f"{setting.noise:.0%}", setting.noise)
-        return [entries[axis] for axis in self.axes()]
-
-    def is_sure(self, row: Row) -> bool:
-        """Whether a row has an interval: one seed tells nothing of others."""
-        return row.difference is not None and self.pairs[row.setting, row.method] > 1
-
-    def compared(self, setting: Setting) -> list[Row]:
-        """The rows of a setting that have a difference to `none`."""
-        rows = (self.rows.get((setting, method)) for method in self.methods)
-        return [row for row in rows if row is not None and row.difference is not None]
 
 
 def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
@@ -282,7 +92,7 @@ def _overview(evidence: Evidence) -> Section | None:
                 if row.verdict != "not clear"
             )
             numbers = [Entry(str(count), count) for count in counts]
-            difference = Entry(Measure("").signed(average), average)
+            difference = Entry(_POINTS.signed(average), average)
             entries.append([Entry(method), *numbers, difference, Entry(where or "nowhere")])
     caption = "In how many settings each method is better or worse than none, or neither is clear."
     columns = ["method", "better", "worse", "not clear", "mean difference, points", "clear where"]
@@ -621,16 +431,6 @@ def _tuning_table(tunings: Sequence[Line]) -> Table:
 # ---- Parts of sections ------------------------------------------------------------------------------------------
 
 
-def setting_of(run: Line) -> Setting:
-    """The setting of a run."""
-    return Setting(*(run["cell"][name] for name in ("task", "model", "size", "noise")))
-
-
-def seeds_of(runs: Sequence[Line]) -> set[int]:
-    """The seeds of runs."""
-    return {run["cell"]["seed"] for run in runs}
-
-
 def _measure_table(
     evidence: Evidence, names: Sequence[str], caption: str, relative_to_baseline: str | None = None
 ) -> list[Table]:
@@ -675,7 +475,7 @@ def _limits(evidence: Evidence) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _mean(evidence: Evidence, row: Row | None, kind: Measure = Measure(""), judged: bool = True) -> Entry:
+def _mean(evidence: Evidence, row: Row | None, kind: Measure = _POINTS, judged: bool = True) -> Entry:
     """Mean and standard deviation, marked where they are clear."""
     if row is None:
         return NOTHING

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer, SqueezeBertConfig, SqueezeBer
 from hf_mixup.attention import attention_entropy, attention_maps, attention_share, measure_texts
 from hf_mixup.attention.passes import attend, compared_methods, in_pairs
 from hf_mixup.cli import main
+from hf_mixup.demo.run import minilm_folder
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
 from tests.data_files import write_csv
 from tests.modeling import hooked
@@ -366,3 +367,10 @@ def test_the_page_of_the_documentation_has_the_numbers_of_its_file():
     assert len(lines) == max(row["layer"] for row in rows)
     for layer, line in lines:
         assert line.split(" | ") == [f"{numbers[measure, name, int(layer)]:.3f}" for measure, name in columns]
+
+
+def test_minilm_stands_for_the_weights_of_the_demo_without_their_path(tmp_path):
+    flags = ["--text", "a dull film", "--partner", "a great play", "--layer", "1", "--output_dir", str(tmp_path)]
+    assert main(["attention", "--model_name_or_path", "minilm", *flags]) == 0
+    page = (tmp_path / "layer1_average.html").read_text(encoding="utf-8")
+    assert "<dt>Model</dt><dd>minilm</dd>" in page and str(minilm_folder()) not in page

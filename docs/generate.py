@@ -21,6 +21,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 import hf_mixup.methods
+from hf_mixup.compare.blocks import Section
+from hf_mixup.compare.report import markdown
+from hf_mixup.compare.results import Results
+from hf_mixup.compare.sections import sections
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.methods.table import rows
 from hf_mixup.mixing.plan import LAYER_SITES, SITES, PairPlan, Plan, SpanPlan, StepKey
@@ -105,6 +109,20 @@ logarithms, where 1 is proportional and memory for every pair of rows would come
 ![Seconds and memory on logarithmic axes](figures/growth.svg)
 
 """
+# The files of hf-mixup compare in docs/results, each with a page of its own in docs/evidence.
+GRIDS = {
+    "label_noise": (
+        "Wrong labels on TREC",
+        "600 training rows (six classes), a share of which has labels that were made wrong at random; validation and "
+        "test labels are right. MiniLM weights, 8 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
+    "label_noise_hausa": (
+        "The wrong labels of distant supervision",
+        "Titles of Hausa news (five topics), 600 training rows whose labels were given by rules and are wrong for "
+        "half of them, dependent on class and text. MiniLM weights, which hardly know the language; 8 epochs, "
+        "learning rate 1e-4, batch 32, the last model.",
+    ),
+}
 FAMILIES = """# Families
 
 `AutoMixupModelForSequenceClassification` takes these, by the `model_type` of their checkpoints. Each cell was run on a
@@ -154,7 +172,10 @@ def pages() -> dict[Path, str]:
     # A table of some of the methods, or of one seed, would mislead.
     if len(seeds) > 1 and len(runs) == len(seeds) * len(METHODS):
         header = RESULTS.format(rows=runs[0]["settings"]["max_train_samples"], seeds=len(seeds))
-        found[DOCS / "results.md"] = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
+        own = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
+        found[DOCS / "results.md"] = _evidence() + own
+    for name, parts in _grids().items():
+        found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
     times = _lines("step_time.jsonl")
     if times:
         page = PERFORMANCE + _ratios(times) + COLUMNS + _origin(times, "step_time.jsonl") + MEASURE
@@ -166,6 +187,25 @@ def pages() -> dict[Path, str]:
     facts = json.loads((DOCS / "results" / "model_card_example.json").read_text(encoding="utf-8"))
     found[DOCS / "model_card_example.md"] = CARD.format(card=model_card(CardFacts(**facts)))
     return found
+
+
+def _grids() -> dict[str, list[Section]]:
+    """The sections of the report on each file of results that is there."""
+    files = {name: DOCS / "results" / f"{name}.jsonl" for name in GRIDS}
+    return {name: sections(Results(file).lines.values(), file.name) for name, file in files.items() if file.exists()}
+
+
+def _evidence() -> str:
+    """The results of each grid, with the link to its page."""
+    parts = []
+    for name, found in _grids().items():
+        title, text = GRIDS[name]
+        tables = [table for part in found if part.title in ("Results", "What came out") for table in part.tables]
+        page = markdown([Section(title, [text], tables)], "").strip().removeprefix("#").strip()
+        parts.append(
+            f"{page}\n\nIntervals, calibration, curves, and how to run it again: [{name}](evidence/{name}.md).\n\n"
+        )
+    return "".join(parts)
 
 
 def _lines(name: str) -> list[dict]:
@@ -253,6 +293,9 @@ def figures() -> dict[Path, Figure]:
     growth = _lines("growth.jsonl")
     if growth:
         found[DOCS / "figures" / "growth.svg"] = _figure_of_growth(growth)
+    for name, parts in _grids().items():
+        for picture in (picture for part in parts for picture in part.pictures):
+            found[DOCS / "figures" / f"{name}_{picture.name}.svg"] = picture.draw()
     return found
 
 

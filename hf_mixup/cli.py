@@ -1,4 +1,4 @@
-"""The `hf-mixup` command: `demo`, `train`, `compare`, `report`, `attention`, `push` and `methods`."""
+"""The `hf-mixup` command: `demo`, `train`, `suggest`, `compare`, `report`, `attention`, `push` and `methods`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def train(arguments: Sequence[str]) -> int:
     from run_glue_mixup import cli as run_script
 
     return run_script(list(arguments))
+
+
+def suggest(arguments: Sequence[str]) -> int:
+    """Find the method for a training file in a given time, and how sure its gain is (options: suggest --help)."""
+    from hf_mixup.compare.suggest import main as run_suggest
+
+    return run_suggest(list(arguments))
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -97,6 +104,7 @@ def methods(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo,
     "train": train,
+    "suggest": suggest,
     "compare": compare,
     "report": report,
     "attention": attention,

@@ -21,6 +21,13 @@ class OneSentenceParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+def at_least_one(text: str) -> int:
+    """Read a flag that counts something, as a `type` for the parser."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
+    return int(text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the entry of `known` that is spelled most like `name`, or None if nothing comes close.
 

@@ -27,6 +27,10 @@ from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_sp
 from hf_mixup.modeling.sequence_classification import MixupModel
 from hf_mixup.trainer import MixupTrainingArguments
 
+_SEED = 42
+# Flags that only maps, and only files, take.
+_OF_MAPS = ("partner", "layer", "head")
+_OF_FILES = ("text_column_names", "label_column_name", "seed")
 _LONGEST_MAP = 256
 
 
@@ -69,7 +73,8 @@ def _draw(options: argparse.Namespace) -> list[Path]:
         raise UsageError(
             f'maps are drawn with {error.name}, which is not installed; run pip install "hf_mixup[compare]"'
         ) from error
-    name = f"layer{options.layer}_" + ("average" if options.head is None else f"head{options.head}")
+    head = None if options.head in (None, "average") else options.head
+    name = f"layer{options.layer}_" + ("average" if head is None else f"head{head}")
     files = _output_files(options.output_dir, f"{name}.png", f"{name}.html")
     model, tokenizer, length = _load(options, texts=len(options.text))
     if length > _LONGEST_MAP:
@@ -81,14 +86,14 @@ def _draw(options: argparse.Namespace) -> list[Path]:
             options.text,
             options.partner,
             options.layer,
-            options.head,
+            head,
             options.mixup_lambda,
             options.mixup_site,
             length,
         )
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    place = f"block {options.layer}, " + ("mean of the heads" if options.head is None else f"head {options.head}")
+    place = f"block {options.layer}, " + ("mean of the heads" if head is None else f"head {head}")
     facts = {
         "Model": options.model_name_or_path,
         "Text": " / ".join(options.text),
@@ -107,14 +112,15 @@ def _measure(options: argparse.Namespace) -> list[Path]:
     (file,) = _output_files(options.output_dir, "attention.json")
     check_file(options.file, "--file")
     split = load_local_split(options.file)
+    label_column, seed = options.label_column_name or "label", _SEED if options.seed is None else options.seed
     requested = split_names(options.text_column_names, "--text_column_names")
-    columns = choose_text_columns(split, [options.label_column_name], requested, None)
+    columns = choose_text_columns(split, [label_column], requested, None)
     if len(split) < 2:
         raise UsageError(f"--file {options.file} has one text; give two or more, so that each has a partner")
     dataset = split.texts(columns, "texts")
     model, tokenizer, length = _load(options, texts=len(columns))
     texts = list(zip(*(dataset[column] for column in columns), strict=True))
-    rows = measure_texts(model, tokenizer, texts, options.mixup_lambda, options.mixup_site, length, options.seed)
+    rows = measure_texts(model, tokenizer, texts, options.mixup_lambda, options.mixup_site, length, seed)
     settings = {
         "model": options.model_name_or_path,
         "file": options.file,
@@ -122,7 +128,7 @@ def _measure(options: argparse.Namespace) -> list[Path]:
         "max_seq_length": length,
         "mixup_lambda": options.mixup_lambda,
         "mixup_site": options.mixup_site,
-        "seed": options.seed,
+        "seed": seed,
         "separators": tokenizer.convert_ids_to_tokens(separator_ids(tokenizer)),
     }
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -159,11 +165,11 @@ def _table(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Table:
 
 def _check(options: argparse.Namespace) -> None:
     """Check which flags go together, and the model's folder."""
-    if options.file:
-        for name in ("partner", "layer"):
-            if getattr(options, name) is not None:
-                raise UsageError(f"--{name} goes with --text, for maps, and not with --file; leave one of them out")
-    else:
+    foreign, own, other = (_OF_MAPS, "--file", "--text") if options.file else (_OF_FILES, "--text", "--file")
+    for name in foreign:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} goes with {other} and not with {own}; leave one of them out")
+    if not options.file:
         for name in ("partner", "layer"):
             if getattr(options, name) is None:
                 raise UsageError(f"--text needs --{name}; give it, or --file for numbers over many texts")
@@ -220,9 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--file", help="a CSV or JSON file of texts")
     parser.add_argument("--partner", nargs="+", metavar="TEXT", help="what --text is mixed with")
     parser.add_argument("--layer", type=int, help="for maps: the block, from 1")
-    parser.add_argument(
-        "--head", type=_head, default=None, help="for maps: the head, from 0, or average (default: average)"
-    )
+    parser.add_argument("--head", type=_head, help="for maps: the head, from 0, or average (default: average)")
     parser.add_argument(
         "--mixup_lambda", type=_share, default=0.5, metavar="SHARE", help="the own text's share (default: 0.5)"
     )
@@ -234,14 +238,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max_seq_length", type=int, default=128, help="texts are cut to this many tokens")
     parser.add_argument("--text_column_names", help="for files: one or two columns, with a comma between them")
-    parser.add_argument("--label_column_name", default="label", help="for files: the column that is no text")
-    parser.add_argument("--seed", type=_seed, default=42, help="for files: who is mixed with whom (default: 42)")
+    parser.add_argument("--label_column_name", help="for files: the column that is no text (default: label)")
+    parser.add_argument("--seed", type=_seed, help=f"for files: who is mixed with whom (default: {_SEED})")
     return parser
 
 
-def _head(text: str) -> int | None:
+def _head(text: str) -> int | str:
     if text == "average":
-        return None
+        return text
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be a number from 0, or average.")
     return int(text)

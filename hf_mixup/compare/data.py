@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hf_mixup.compare.grid import Cell, Task
@@ -97,25 +99,59 @@ def load_cell_data(task: Task, cell: Cell) -> CellData:
     return CellData(labels, text_columns, {**splits, "train": train}, true_classes)
 
 
+def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
+    """Divide the train file of a task without test file; the draw is the same each time, and stratified.
+
+    Args:
+        task: its `files` are `train` alone.
+        share: how many of the rows become test rows, above 0 and below 1.
+        most: but not more of them than this.
+        folder: where the two files go.
+
+    Returns:
+        The task with these files.
+
+    Raises:
+        UsageError: the file or its columns and labels do not fit.
+    """
+    labels, text_columns, splits = _load(task)
+    whole = splits["train"]
+    classes = labels.encode(whole) if labels.kind == "single" else None
+    parts = split_off_validation(whole, min(share, most / len(whole)), 0, classes)
+    files = {}
+    for name, part in zip(("train", "test"), parts, strict=True):
+        columns = {column: part.values(column) for column in (*text_columns, *labels.columns)}
+        # Whether "1" is a name or a number depends on the format, which therefore stays.
+        if whole.kind == "csv":
+            files[name] = str(folder / f"{name}.csv")
+            pd.DataFrame(columns, dtype=object).to_csv(files[name], index=False)
+        else:
+            files[name] = str(folder / f"{name}.jsonl")
+            rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+            Path(files[name]).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return replace(task, files=files)
+
+
 def check_task(task: Task, sizes: Sequence[str], noise: Sequence[float]) -> None:
     """Check that the columns and labels of a task's files fit, and the sizes and the noise of the grid with them.
 
     Raises:
         UsageError: if not.
     """
-    labels, _, splits = _load(task)
+    try:
+        labels, _, _ = _load(task)
+    except UsageError as error:
+        # Its columns are named in the grid, where they are no flags.
+        text = re.sub(r"--(text_column_names|label_column_name)", r"\1", str(error))
+        raise UsageError(f"the task {task.name}: {text}") from error
     if labels.kind == "regression":
         shots = next((size for size in sizes if size.endswith("-shot")), None)
         if shots or any(noise):
             what = f"--sizes {shots}" if shots else "--noise"
             raise UsageError(f"{what} is for classes, and the labels of the task {task.name} are scores; leave it out")
     for size in sizes:
-        rows = size.removesuffix("-shot")
-        if rows == size and size.isdigit() and not labels.num_labels <= int(size) <= len(splits["train"]):
-            raise UsageError(
-                f"--sizes {size} does not fit the task {task.name}, which has {len(splits['train'])} train rows of "
-                f"{labels.num_labels} classes; give a number between them"
-            )
+        # Stratified parts of other seeds have the same sizes, or nearly so.
+        load_cell_data(task, Cell(task.name, "", size, max(noise), "", seed=1))
 
 
 def stratified_order(classes: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
@@ -213,6 +249,11 @@ def _first_rows(
         for label in np.unique(classes):
             own = order[classes[order] == label]
             ranks[own] = np.arange(len(own))
+            if len(own) < shots:
+                raise UsageError(
+                    f"--sizes {size} asks for {shots} rows of each class, and the task {task.name} has a class with "
+                    f"{len(own)} beside its validation rows; give at most that"
+                )
         return np.flatnonzero(ranks < shots)
     if size == "all":
         return order

@@ -123,7 +123,7 @@ class Evidence:
         """What a setting is called on each of these axes."""
         rows = " rows" if setting.size == "all" or setting.size.isdigit() else ""
         words = {"task": setting.task, "model": setting.model, "size": setting.size + rows}
-        words["noise"] = f"{setting.noise:.0%} wrong"
+        words["noise"] = f"{percent(setting.noise)} wrong"
         return {axis: words[axis] for axis in self.axes()}
 
     def setting_columns(self) -> list[str]:
@@ -135,7 +135,7 @@ class Evidence:
         """What stands under them."""
         entries = {"task": Entry(setting.task), "model": Entry(setting.model)}
         entries["size"] = Entry(setting.size, self.train_rows(setting))
-        entries["noise"] = Entry(f"{setting.noise:.0%}", setting.noise)
+        entries["noise"] = Entry(percent(setting.noise), setting.noise)
         return [entries[axis] for axis in self.axes()]
 
     def is_sure(self, row: Row) -> bool:
@@ -146,6 +146,16 @@ class Evidence:
         """The rows of a setting that have a difference to `none`."""
         rows = (self.rows.get((setting, method)) for method in self.methods)
         return [row for row in rows if row is not None and row.difference is not None]
+
+
+def percent(share: float) -> str:
+    """A share in percent, with the digits that it has.
+
+    Example:
+        >>> percent(0.2), percent(0.001)
+        ('20%', '0.1%')
+    """
+    return f"{100 * share:.6g}%"
 
 
 def setting_of(run: Line) -> Setting:

@@ -229,6 +229,23 @@ def parse_seeds(words: Iterable[Any]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
+def parse_options(words: Iterable[str]) -> dict[str, str]:
+    """Read flags as they follow `--options` on a command line.
+
+    Raises:
+        UsageError: one has no value.
+
+    Example:
+        >>> parse_options(["num_train_epochs=3"])
+        {'num_train_epochs': '3'}
+    """
+    pairs = [word.partition("=") for word in words]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise UsageError(f"--options {name} has no value; write it as num_train_epochs=3")
+    return {name: value for name, _, value in pairs}
+
+
 # ---- Parts of the settings --------------------------------------------------------------------------------------
 
 
@@ -277,7 +294,11 @@ def _make_task(entry: Any) -> Task:
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise UsageError(f"validation_split of the task {name} should be above 0 and below 1, got {share}")
     options = _checked_options(entry.get("options") or {}, f"options of the task {name}")
-    columns = {key: str(entry[key]) for key in others if key.endswith(("_names", "_name")) and entry.get(key)}
+    columns = {
+        key: ",".join(map(str, _as_list(entry[key])))
+        for key in others
+        if key.endswith(("_names", "_name")) and entry.get(key)
+    }
     return Task(name=name, files=files, validation_split=float(share), options=options, **columns)
 
 

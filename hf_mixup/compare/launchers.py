@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -84,10 +86,16 @@ def perform(job: Job) -> dict[str, Any]:
             content["tuned"] = dict(job.tuned)
     except Exception as error:
         traceback.print_exc()
-        record = job.failed(f"{type(error).__name__}: {as_one_line(error)}")
+        record = job.failed(_named(error, job))
     else:
         record = job.record({"status": "done", **content})
     return {**record, "seconds": round(time.perf_counter() - start, 1), **where_it_ran()}
+
+
+def _named(error: Exception, job: Job) -> str:
+    """The error in one line, without the folders that were made for the run and without where the model lies."""
+    text = f"{type(error).__name__}: {as_one_line(error)}".replace(job.model, job.cell.model)
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp[^/\s]+/", "", text)
 
 
 def run_locally(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]:
@@ -178,7 +186,7 @@ def run_on_ray(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]:
             try:
                 record = ray.get(reference)
             except ray.exceptions.RayError as error:
-                record = job.failed(f"{type(error).__name__}: {as_one_line(error)}")
+                record = job.failed(_named(error, job))
                 record |= {"seconds": 0.0, **where_it_ran()}
             yield job, record
     finally:

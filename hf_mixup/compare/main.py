@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_mixup.compare.grid import Grid, make_grid, read_grid_file
+from hf_mixup.compare.grid import Grid, make_grid, parse_options, read_grid_file
 from hf_mixup.compare.launchers import LAUNCHERS
 from hf_mixup.compare.report import check_report, write_report
 from hf_mixup.compare.results import Results, primary_metric
 from hf_mixup.compare.run import check_runs
 from hf_mixup.compare.runner import run_grid
 from hf_mixup.compare.statistics import Row, summarize
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_report(options.report)
         grid = make_grid(_settings(options))
         results = Results(options.output)
-        results.check_grid(grid)
+        results.check_grid(grid, options.retry)
         check_runs(grid)
         run_grid(grid, results, console, options.jobs, options.launcher, options.retry)
     except UsageError as error:
@@ -83,7 +84,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
 
 def _table(measure: str, rows: Sequence[Row]) -> Table:
     setting = rows[0].setting
-    noise = f", {setting.noise:.0%} wrong labels" if setting.noise else ""
+    noise = f", {100 * setting.noise:.6g}% wrong labels" if setting.noise else ""
     table = Table(
         box=None,
         title=f"{setting.task}: {measure} ({setting.model}, {setting.size} train rows{noise})",
@@ -97,9 +98,12 @@ def _table(measure: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         compared = ["", "", ""]
         if row.difference is not None:
-            difference = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
-            compared = [difference, f"{row.p_holm:.3f}", row.verdict]
-        table.add_row(row.method, str(row.seeds), f"{row.mean:.3f}", f"{row.sd:.3f}", *compared)
+            compared[0] = f"{row.difference:+.3f}"
+            # One seed says nothing of others: no spread, no interval, no p.
+            if not math.isnan(row.p):
+                compared = [f"{compared[0]} ({row.low:+.3f} to {row.high:+.3f})", f"{row.p_holm:.3f}", row.verdict]
+        spread = "" if math.isnan(row.sd) else f"{row.sd:.3f}"
+        table.add_row(row.method, str(row.seeds), f"{row.mean:.3f}", spread, *compared)
     return table
 
 
@@ -108,11 +112,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = read_grid_file(options.grid) if options.grid else {}
     given = {name: getattr(options, name) for name in Grid.__dataclass_fields__ if getattr(options, name) is not None}
     if "options" in given and isinstance(settings.get("options") or {}, dict):
-        pairs = [pair.partition("=") for pair in given["options"]]
-        for name, sign, _ in pairs:
-            if not sign:
-                raise UsageError(f"--options {name} has no value; write it as num_train_epochs=3")
-        given["options"] = {**(settings.get("options") or {}), **{name: value for name, _, value in pairs}}
+        given["options"] = {**(settings.get("options") or {}), **parse_options(given["options"])}
     return {**settings, **given}
 
 
@@ -136,14 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, (metavar, text) in axes.items():
         parser.add_argument(f"--{name}", nargs="+", metavar=metavar, help=text)
     parser.add_argument("--tune", metavar="N", help="give each method N Optuna trials on the validation rows first")
-    parser.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="where they run (default: local)")
     parser.add_argument("--retry", action="store_true", help="make runs that failed again")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write report.html and report.md there, too")
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
-    return int(text)

@@ -7,10 +7,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hf_mixup.compare.results import Results
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
 from hf_mixup.glue.folders import check_writable
+
+if TYPE_CHECKING:
+    from hf_mixup.compare.blocks import Section
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OURS = '<meta name="generator" content="hf_mixup">'
@@ -84,7 +88,6 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         >>> write_report(Results("trec.jsonl"), Path("report"))  # doctest: +SKIP
     """
     # Drawing is loaded only where it is wanted: the extra `compare` has it.
-    from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
     from hf_mixup.compare import figures
@@ -93,6 +96,36 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     if not results.lines:
         raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
     parts = sections(results.lines.values(), results.path.name)
+    pictures, drawings = folder / "figures", {}
+    pictures.mkdir(parents=True, exist_ok=True)
+    # Those of the older report, which may have had more of them.
+    for picture in pictures.glob("*.png"):
+        picture.unlink()
+    for picture in (picture for part in parts for picture in part.pictures):
+        figure = picture.draw()
+        figures.save_png(figure, pictures / f"{picture.name}.png")
+        drawings[picture.name] = Markup(figures.to_svg(figure, picture.name, picture.label))
+    dark = {colour[1:]: dark for colour, dark in figures.DARK.items()}
+    title, generator = f"Comparison of mixup methods: {results.path.name}", Markup(_OURS)
+    files = {
+        folder / "report.html": _render(
+            "report.html", sections=parts, title=title, drawings=drawings, dark=dark, generator=generator
+        ),
+        folder / "report.md": markdown(parts, title),
+    }
+    for file, page in files.items():
+        file.write_text(page, encoding="utf-8")
+    return list(files)
+
+
+def markdown(parts: Sequence[Section], title: str, pictures: str = "figures/", ending: str = ".png") -> str:
+    """Sections as a page in Markdown, which shows pictures whose paths are `pictures`, their name and `ending`."""
+    return _render("report.md", sections=parts, title=title, pictures=pictures, ending=ending)
+
+
+def _render(template: str, **content: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader
+
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=lambda name: name == "report.html",
@@ -100,22 +133,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         lstrip_blocks=True,
     )
     environment.filters |= {"markdown": _markdown, "anchor": _anchor}
-    environment.globals |= {
-        "dark": {colour[1:]: dark for colour, dark in figures.DARK.items()},
-        "generator": Markup(_OURS),
-    }
-    pictures, drawings = folder / "figures", {}
-    pictures.mkdir(parents=True, exist_ok=True)
-    for picture in (picture for part in parts for picture in part.pictures):
-        figure = picture.draw()
-        figures.save_png(figure, pictures / f"{picture.name}.png")
-        drawings[picture.name] = Markup(figures.to_svg(figure, picture.name, picture.label))
-    files = [folder / name for name in ("report.html", "report.md")]
-    for file in files:
-        template = environment.get_template(file.name)
-        page = template.render(sections=parts, results=results.path.name, drawings=drawings)
-        file.write_text(page, encoding="utf-8")
-    return files
+    return environment.get_template(template).render(**content)
 
 
 def _markdown(text: str) -> str:

@@ -92,8 +92,12 @@ class Results:
             except (ValueError, TypeError, KeyError) as error:
                 raise UsageError(f"{path} is no file of results (line {number}); give another file") from error
 
-    def check_grid(self, grid: Grid) -> None:
+    def check_grid(self, grid: Grid, retry: bool = False) -> None:
         """Check that lines can be added, and are of this grid, or of one with other axes that shares data and options.
+
+        Args:
+            grid: what is to be run.
+            retry: whether runs that failed are made again; their options may then be others.
 
         Raises:
             UsageError: if not.
@@ -110,7 +114,7 @@ class Results:
         wanted = {cell.key: cell for cell in grid.cells()}
         for line in self.lines.values():
             task = grid.tasks.get(line["cell"]["task"])
-            if task is None:
+            if task is None or (retry and line["status"] == "failed"):
                 continue
             cell = wanted.get(line["key"])
             now = {"data": task.fingerprint, "tune": grid.tune}

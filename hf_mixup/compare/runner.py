@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ def run_grid(
     at_once: int = 1,
     launcher: str = "local",
     retry: bool = False,
+    until: float = math.inf,
 ) -> None:
     """Run what the file of results does not have yet, and add it line by line.
 
@@ -38,6 +40,8 @@ def run_grid(
         at_once: how many runs at once.
         launcher: `local` or `ray`.
         retry: whether runs that failed are made again.
+        until: the time of `time.monotonic()` by which all ends: what would take longer than that, by the mean of the
+            runs so far, is left open.
     """
     log = results.path.with_name(f"{results.path.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +62,8 @@ def run_grid(
                     progress.ended(job, record)
                     if record["status"] == "failed":
                         console.print(f"{job.key} failed: {record['error']}", markup=False, highlight=False)
+                    if time.monotonic() + progress.mean_seconds() > until:
+                        return
 
 
 class Progress:
@@ -81,6 +87,10 @@ class Progress:
         del self._running[job.key]
         self._seconds.append(record["seconds"])
 
+    def mean_seconds(self) -> float:
+        """How long a job took on average."""
+        return float(np.mean(self._seconds))
+
     def table(self) -> Table:
         """The table as things stand."""
         lines = [line for key, line in self._results.lines.items() if key in self._keys]
@@ -101,7 +111,7 @@ class Progress:
         open_runs = sum(self._wanted.values()) - ended
         if not open_runs or not self._seconds:
             return "nothing left" if not open_runs else "time left not known yet"
-        return f"about {_clock(np.mean(self._seconds) * open_runs / self._at_once)} left"
+        return f"about {_clock(self.mean_seconds() * open_runs / self._at_once)} left"
 
 
 _STATES = ("done", "failed")

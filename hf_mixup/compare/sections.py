@@ -13,7 +13,7 @@ import yaml
 
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import NOTHING, Code, Entry, Picture, Section, Table
-from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, setting_of
+from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, percent, setting_of
 from hf_mixup.compare.statistics import (
     BASELINE,
     LESS_IS_BETTER,
@@ -24,6 +24,7 @@ from hf_mixup.compare.statistics import (
     summarize,
     value_of,
 )
+from hf_mixup.methods import METHODS
 
 _CALIBRATION = tuple(f"{name}{suffix}" for suffix in ("", "_scaled") for name in ("nll", "brier", "ece", "ace"))
 _NOISE = ("clean_rows_accuracy", "flipped_rows_accuracy", "flipped_rows_memorized")
@@ -53,6 +54,7 @@ def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
         _ranks,
         _sizes,
         _noise,
+        _alphas,
         _calibration,
         _wrong_labels,
         _ood,
@@ -199,6 +201,49 @@ def _sizes(evidence: Evidence) -> Section | None:
 def _noise(evidence: Evidence) -> Section | None:
     pictures = _curves(evidence, "noise", "noise", "wrong train labels, %", lambda setting: 100 * setting.noise)
     return Section("Share of wrong labels", [_CURVES], pictures=pictures) if pictures else None
+
+
+def _alphas(evidence: Evidence) -> Section | None:
+    """A panel for each setting that has a method with several alphas."""
+    pictures = []
+    for setting in evidence.settings:
+        curves: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+        for method in evidence.methods:
+            family, alpha = family_and_alpha(method)
+            for row in _present(evidence, [setting], method) if alpha is not None else ():
+                curves[family].append((alpha, row.mean * 100, row.sd * 100))
+        curves = {family: points for family, points in curves.items() if len(points) > 1}
+        if not curves:
+            continue
+        alphas = sorted({alpha for points in curves.values() for alpha, _, _ in points})
+        plain = [
+            (alpha, row.mean * 100, row.sd * 100)
+            for row in _present(evidence, [setting], BASELINE)
+            for alpha in alphas
+        ]
+        curves = {**({BASELINE: plain} if plain else {}), **curves}
+        title, ylabel = evidence.names[setting], f"{measure(evidence.metric[setting]).name}, times 100"
+        look = figures.styles([name for name in curves if name != BASELINE])
+        draw = partial(figures.draw_curves, curves, look, title, "alpha", ylabel, log=True)
+        label = f"{ylabel} against alpha, a line for each method. {title}"
+        pictures.append(Picture(f"alpha_{len(pictures) + 1}", draw, label))
+    text = f"none has no alpha and is drawn as a level line. {_CURVES}"
+    return Section("Alpha", [text], pictures=pictures) if pictures else None
+
+
+def family_and_alpha(method: str) -> tuple[str, float | None]:
+    """A method without its alpha, and the alpha: the given one, else its default; None where it draws by none.
+
+    Example:
+        >>> family_and_alpha("amplify:alpha=0.4:layers=1,2")
+        ('amplify:layers=1,2', 0.4)
+    """
+    name, *pairs = method.split(":")
+    others = [pair for pair in pairs if not pair.startswith("alpha=")]
+    given = next((pair.removeprefix("alpha=") for pair in pairs if pair.startswith("alpha=")), None)
+    default = getattr(METHODS[name].ratio, "alpha", None) if name in METHODS else None
+    alpha = default if given is None else float(given)
+    return ":".join([name, *others]), alpha
 
 
 def _curves(evidence: Evidence, axis: str, stem: str, xlabel: str, x_of: Callable[[Setting], float]) -> list[Picture]:
@@ -421,7 +466,7 @@ def _tuning_table(tunings: Sequence[Line]) -> Table:
         whole = sum(state == "COMPLETE" for state in states)
         numbers = [Entry(str(len(states)), len(states)), Entry(str(whole), whole), Entry(f"{best * 100:.1f}", best)]
         cell = line["cell"]
-        words = (cell["task"], cell["model"], cell["size"], f"{cell['noise']:.0%}", cell["method"])
+        words = (cell["task"], cell["model"], cell["size"], percent(cell["noise"]), cell["method"])
         rows.append([*map(Entry, words), *numbers, Entry(found)])
     columns = ["task", "model", "train rows", "wrong labels", "method", "trials", "trained to the end"]
     caption = "Tuning on the validation rows: the same number of trials for each method."

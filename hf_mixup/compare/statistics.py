@@ -264,7 +264,10 @@ def average_ranks(rows: Sequence[Row], measure: str) -> Ranks:
     if not settings or count < 2:
         raise ValueError("Ranks need two methods, and one setting that has all of them.")
     ranks = stats.rankdata(table if measure in LESS_IS_BETTER else -table, axis=1)
-    p = float(stats.friedmanchisquare(*ranks.T).pvalue) if count > 2 and settings > 1 else math.nan
+    p = math.nan
+    if count > 2 and settings > 1:
+        # Where all are tied everywhere, the statistic is 0 / 0.
+        p = float(stats.friedmanchisquare(*ranks.T).pvalue) if np.ptp(ranks) else 1.0
     quantile = stats.studentized_range.ppf(LEVEL, count, np.inf) / math.sqrt(2)
     critical = float(quantile * math.sqrt(count * (count + 1) / (6 * settings)))
     return Ranks(dict(zip(methods, ranks.mean(axis=0).tolist(), strict=True)), settings, p, critical)

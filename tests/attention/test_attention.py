@@ -292,7 +292,10 @@ def test_without_separators_there_is_no_share(tiny_bert):
         ((*PAIR, "--seed", "x"), "'x' is given, but it must be a whole number from 0"),
         (("--file", "nowhere.csv"), "--file nowhere.csv does not exist; check the path"),
         (("--file", "texts.txt"), "should be a file that ends in .csv, .json or .jsonl"),
-        (("--file", "texts.csv", "--layer", "2"), "--layer goes with --text, for maps, and not with --file"),
+        (("--file", "texts.csv", "--layer", "2"), "--layer goes with --text and not with --file; leave one"),
+        (("--file", "texts.csv", "--head", "average"), "--head goes with --text and not with --file"),
+        ((*PAIR, "--seed", "7"), "--seed goes with --file and not with --text"),
+        ((*PAIR, "--text_column_names", "sentence"), "--text_column_names goes with --file and not with --text"),
         (("--file", "texts.csv", "--text", "a"), "not allowed with argument"),
     ],
 )

@@ -62,6 +62,14 @@ def test_a_folder_without_test_file_is_tested_on_its_validation_file(task_folder
     }
 
 
+def test_columns_may_be_a_list(task_folder, settings):
+    entry = {"folder": task_folder, "text_column_names": ["sentence", "label2"], "label_column_name": "label"}
+    (task,) = make_grid({**settings, "tasks": [entry]}).tasks.values()
+    assert (task.text_column_names, task.label_column_name) == ("sentence,label2", "label")
+    with pytest.raises(UsageError, match="^the task colours: .*has no text column 'label2'.*text_column_names"):
+        run.check_runs(make_grid({**settings, "tasks": [entry]}))
+
+
 def test_a_fingerprint_names_the_content(settings, task_folder):
     before = make_grid(settings).tasks["colours"].fingerprint
     assert make_grid(settings).tasks["colours"].fingerprint == before
@@ -151,8 +159,9 @@ def command(settings, tmp_path, capsys):
         (["--options", "learning_rate=fast"], "none cannot be run on colours"),
         (["--options", "max_steps"], "--options max_steps has no value"),
         (["--methods", "none", "amplify:alpha=-1"], "amplify:alpha=-1 cannot be run on colours"),
-        (["--sizes", "100"], "--sizes 100 does not fit the task colours, which has 40 train rows"),
-        (["--sizes", "3"], "--sizes 3 does not fit"),
+        (["--sizes", "37"], "--sizes 37 is 37 of the 36 train rows that the task colours has beside its validation"),
+        (["--sizes", "3"], "--sizes 3 is 3 of the 36 train rows"),
+        (["--sizes", "10-shot"], "asks for 10 rows of each class, and the task colours has a class with 9"),
         (["--jobs", "0"], "'0' should be a whole number of at least 1"),
         (["--launcher", "cloud"], "invalid choice: 'cloud'"),
     ],

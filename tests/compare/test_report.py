@@ -18,7 +18,7 @@ from hf_mixup.compare.figures import DARK, PAPER
 from hf_mixup.compare.grid import Cell, Grid, make_grid
 from hf_mixup.compare.report import write_report
 from hf_mixup.compare.results import Results, pack
-from hf_mixup.compare.sections import sections
+from hf_mixup.compare.sections import family_and_alpha, sections
 
 ROWS = 200
 VOID = {"meta", "link", "br", "img", "input"}
@@ -319,6 +319,34 @@ def test_one_seed_has_no_interval_and_no_verdict():
     assert table_of(lines, "Test accuracy")[1:] == [["none", "50.0"], ["amplify", "90.0 ± 0.0"]]
     assert table_of(lines, "Differences to none")[1] == ["amplify", "trec", "1", "+40.0", "–", "–", "–", "–"]
     assert not {"▼", "*"} & set(str(tables_of(lines)))
+
+
+def test_alphas_of_a_method_are_a_curve():
+    gains = {"none": 0.0, "amplify": 0.01, "amplify:alpha=0.4": 0.02, "amplify:alpha=1": 0.05, "sentmix:alpha=1": 0.03}
+    lines = [run_line(0.7 + gain + seed / 100, method, seed) for method, gain in gains.items() for seed in (1, 2)]
+    (section,) = (each for each in sections(lines, "") if each.title == "Alpha")
+    (picture,) = section.pictures
+    (axes,) = picture.draw().axes
+    # AMPLIFY's default is 0.1; sentmix has one alpha only and is no curve.
+    found = [(bars[0].get_xdata(), bars[0].get_ydata()) for bars in axes.containers]
+    assert len(found) == 2
+    for (x, y), right in zip(found, ([71.5] * 3, [72.5, 73.5, 76.5]), strict=True):
+        np.testing.assert_allclose(x, [0.1, 0.4, 1.0], rtol=0.05)
+        np.testing.assert_allclose(y, right)
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "alpha"),
+    [
+        ("amplify", "amplify", 0.1),
+        ("amplify:layers=1,2:alpha=0.4", "amplify:layers=1,2", 0.4),
+        ("none", "none", None),
+        ("mixup-transformer", "mixup-transformer", None),
+        ("something-older", "something-older", None),
+    ],
+)
+def test_the_alpha_of_a_method(method, family, alpha):
+    assert family_and_alpha(method) == (family, alpha)
 
 
 def test_without_none_there_are_no_differences():

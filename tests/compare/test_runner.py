@@ -10,10 +10,12 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -27,6 +29,7 @@ from hf_mixup.compare.results import Results
 from hf_mixup.compare.runner import run_grid
 from hf_mixup.errors import UsageError
 from hf_mixup.trainer import NonFiniteLossError
+from tests.compare.conftest import OPTIONS
 
 TIMES = ("seconds", "cost", "machine")
 
@@ -63,7 +66,7 @@ def in_this_process(monkeypatch):
 
 def go(grid, path, **options) -> Results:
     results = Results(path)
-    results.check_grid(grid)
+    results.check_grid(grid, options.get("retry", False))
     run_grid(grid, results, Console(file=io.StringIO()), **options)
     return results
 
@@ -119,6 +122,53 @@ def test_a_failed_run_is_recorded_and_the_rest_goes_on(grid, tmp_path, in_this_p
     results = go(grid, path, retry=True)
     assert len(lines_of(path)) == 5 and len(results.runs()) == 4
     assert len(Results(path).runs()) == 4
+
+
+def test_failed_runs_may_be_made_again_with_other_options(settings, tmp_path, in_this_process, monkeypatch):
+    def run_cell(cell, *rest):
+        if cell.seed == 1:
+            raise RuntimeError("out of memory")
+        return made_up_run(cell, *rest)
+
+    monkeypatch.setattr(launchers, "run_cell", run_cell)
+    path = tmp_path / "out.jsonl"
+    go(make_grid({**settings, "seeds": "1"}), path)
+    monkeypatch.setattr(launchers, "run_cell", made_up_run)
+    settings["options"] = {**settings["options"], "gradient_checkpointing": True}
+    with pytest.raises(UsageError, match="an option of .* was another"):
+        go(make_grid({**settings, "seeds": "1"}), path)
+    results = go(make_grid({**settings, "seeds": "1"}), path, retry=True)
+    assert len(results.runs()) == 2 and results.runs()[0]["options"]["gradient_checkpointing"] == "true"
+    with pytest.raises(UsageError, match="an option of .* was another"):
+        go(make_grid({**settings, "seeds": "1", "options": OPTIONS}), path, retry=True)
+
+
+def test_errors_do_not_name_folders_that_are_gone(settings, tmp_path, in_this_process, monkeypatch):
+    def run_cell(cell, task, model, options):
+        with tempfile.TemporaryDirectory() as folder:
+            raise ValueError(f"{folder}/run/config.json of {model} is broken")
+
+    monkeypatch.setattr(launchers, "run_cell", run_cell)
+    results = go(make_grid({**settings, "seeds": "1", "methods": "none"}), tmp_path / "out.jsonl")
+    (line,) = results.lines.values()
+    assert line["error"] == "ValueError: run/config.json of tiny is broken"
+
+
+def test_nothing_begins_that_would_end_too_late(grid, tmp_path, in_this_process, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def launch(jobs, at_once, log):
+        for job in jobs:
+            yield job, None
+            clock.now += 10
+            yield job, {**perform(job), "seconds": 10.0}
+
+    monkeypatch.setitem(runner.LAUNCHERS, "local", launch)
+    results = go(grid, tmp_path / "out.jsonl", until=29.0)
+    assert clock.now == 20 and len(results.runs()) == 2
+    go(grid, tmp_path / "out.jsonl")
+    assert len(Results(tmp_path / "out.jsonl").runs()) == 4
 
 
 def test_a_grid_may_grow(settings, tmp_path, in_this_process):

@@ -200,6 +200,12 @@ def test_critical_difference_has_the_published_quantiles(methods, quantile):
     assert found == pytest.approx(quantile * math.sqrt(methods * (methods + 1) / 36), rel=5e-4)
 
 
+def test_ranks_that_are_all_tied_are_alike(recwarn):
+    rows = [Row(Setting(task, "minilm", "all", 0.0), method, 2, 0.5, 0.1) for task in "ab" for method in "xyz"]
+    ranks = average_ranks(rows, "accuracy")
+    assert ranks.p == 1.0 and set(ranks.ranks.values()) == {2.0} and not recwarn.list
+
+
 def test_settings_without_all_methods_have_no_ranks():
     rows = rank_rows({"none": [0.5, 0.6], "a": [0.6]})
     assert average_ranks(rows, "accuracy").settings == 1

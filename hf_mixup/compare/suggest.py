@@ -1,0 +1,384 @@
+"""`hf-mixup suggest`: which method to use on a training file, found by successive halving in a given time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hf_mixup.compare.data import load_cell_data, split_off_test
+from hf_mixup.compare.grid import Cell, Grid, Task, make_grid, parse_options
+from hf_mixup.compare.results import Results, primary_metric
+from hf_mixup.compare.run import check_runs
+from hf_mixup.compare.runner import run_grid
+from hf_mixup.compare.statistics import BASELINE, Row, summarize
+from hf_mixup.demo.run import MINILM
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
+from hf_mixup.glue.loading import check_file
+
+# Cheap ones that mix at different depths, and the two papers whose loss or ratio is another.
+CANDIDATES = (
+    "amplify",
+    "amplify-code:alpha=0.4:ratio=beta-max",
+    "embedmix:alpha=0.4",
+    "tmix:alpha=0.4",
+    "mixup-transformer",
+    "ssmix",
+)
+_TEST_SHARE, _MOST_TEST_ROWS = 0.2, 2000
+_VALIDATION_SHARE = 0.2
+# A larger file is first tried with so many rows, which tell how long all of them would take.
+_PILOT_ROWS = 500
+_LEAST_ROWS, _LEAST_OF_A_CLASS = 50, 4
+# The estimates are of plain steps; some methods take two of them.
+_MARGIN = 1.2
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of successive halving.
+
+    Args:
+        seeds: how many seeds all of its methods have at its end.
+        validation: the mean of the task's metric on the validation rows, by method, over these seeds.
+    """
+
+    seeds: int
+    validation: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the rounds found.
+
+    Args:
+        method: what to use: the finalist if it is better than `none`, else `none`.
+        finalist: the method that did best on the validation rows.
+        row: the finalist against `none` on the test rows, which no choice was made by.
+        plain: the mean of `none` on the test rows.
+        metric: what it is compared by.
+        train_rows: how many rows a run trained on.
+        rounds: what was kept, round by round.
+    """
+
+    method: str
+    finalist: str
+    row: Row
+    plain: float
+    metric: str
+    train_rows: int
+    rounds: Sequence[Round]
+
+    @property
+    def chance(self) -> float:
+        """How sure it is that the finalist is better than `none`, from 0 to 1; nan for one seed."""
+        if self.row.seeds < 2:
+            return math.nan
+        return 1 - self.row.p / 2 if self.row.difference > 0 else self.row.p / 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the command line without the program's name; that of the process by default.
+
+    Returns:
+        The exit code: 0; 2 after one sentence on stderr for a mistake of the user, or a time that is too short; 130
+        after Ctrl-C.
+
+    Raises:
+        SystemExit: code 2 for a mistake in the flags, code 0 after `--help`.
+
+    Example:
+        >>> main(["train.csv", "--budget", "30m"])  # doctest: +SKIP
+        0
+    """
+    options = _parser().parse_args(argv)
+    console, until = Console(), time.monotonic() + options.budget
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            grid = _grid(options, Path(folder))
+            results = Results(options.output or Path(folder, "suggest.jsonl"))
+            results.check_grid(grid)
+            check_runs(grid)
+            found = suggest(grid, results, console, until, options.jobs)
+    except UsageError as error:
+        sys.stderr.write(f"hf-mixup suggest: {as_one_line(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        kept = "the same command goes on with what is not done yet" if options.output else "nothing was kept"
+        sys.stderr.write(f"hf-mixup suggest: stopped; {kept}\n")
+        return 130
+    console.print(table(found))
+    sys.stdout.write(f"\n{sentence(found)}\n\nTo train with it on all rows:\n\n  {command(found, grid, options)}\n")
+    return 0
+
+
+def suggest(grid: Grid, results: Results, console: Console, until: float, at_once: int = 1) -> Suggestion:
+    """Find the method that does best, by successive halving over the seeds.
+
+    Paper: Almost Optimal Exploration in Multi-Armed Bandits. Karnin, Koren, Somekh, 2013.
+    https://proceedings.mlr.press/v28/karnin13.html
+
+    The time is divided evenly among the rounds. In each, all methods that are left, and `none`, are trained with as
+    many further seeds as it allows, at least one; then the better half by the mean on the validation rows goes on.
+    The last one is compared with `none` on the test rows, by which nothing was chosen, with a bootstrap over seeds and
+    rows. A file that is too large for its time is cut to a subset.
+
+    Args:
+        grid: one task and model, and the methods; its seeds and sizes are set here.
+        results: where the runs go; those that it has are not made again.
+        console: where the progress is shown.
+        until: the time of `time.monotonic()` by which it ends.
+        at_once: how many runs at once.
+
+    Returns:
+        The suggestion.
+
+    Raises:
+        UsageError: plain fine-tuning fails, all methods fail, or the time is too short.
+    """
+    left = [method for method in grid.methods if method != BASELINE]
+    rounds_to_go = math.ceil(math.log2(len(left))) + 1
+    size, run_seconds, overhead = _choose_size(grid, results, console, until, len(left), rounds_to_go)
+    seeds, rounds = 0, []
+    while left:
+        share = (until - time.monotonic()) / rounds_to_go - overhead
+        further = max(1, int(share / (run_seconds * (len(left) + 1))))
+        asked = range(1, seeds + further + 1)
+        start, before = time.monotonic(), len(results.lines)
+        run_grid(_part(grid, [BASELINE, *left], asked, size), results, console, at_once, until=until)
+        made = len(results.lines) - before
+        if made:
+            run_seconds = max(time.monotonic() - start - overhead, 0.1) / made
+        lines = _lines(results, grid, size)
+        left = [method for method in left if not _failed(results, grid, method, asked, size)]
+        common = set.intersection(*(set(lines[method]) for method in (BASELINE, *left)))
+        if len(common) > seeds:
+            seeds = len(common)
+            values = {
+                method: float(np.mean([_validation(lines[method][seed])[0] for seed in common]))
+                for method in (BASELINE, *left)
+            }
+            rounds.append(Round(seeds, values))
+            left.sort(key=lambda method: [_mean(lines[method], common, part) for part in (0, 1)], reverse=True)
+        rounds_to_go -= 1
+        if rounds_to_go == 0 or time.monotonic() + run_seconds > until:
+            break
+        left = left[: math.ceil(len(left) / 2)]
+    if not left:
+        raise UsageError(f"every method failed; the first of them with {_first_error(results)}")
+    if not rounds:
+        raise UsageError("the time was up before every method was trained once; give more with --budget")
+    return _compare(lines, left[0], rounds)
+
+
+def sentence(found: Suggestion) -> str:
+    """The suggestion in words."""
+    row, metric = found.row, found.metric.replace("_", " ")
+    values = f"{metric} {row.mean:.3f} against {found.plain:.3f} of plain fine-tuning on the held-out test rows"
+    seeds = f"{row.seeds} seed{'s' * (row.seeds > 1)}, trained on {found.train_rows} rows"
+    if row.seeds < 2:
+        return (
+            f"Suggestion: {found.method}. There was time for one seed only ({found.finalist}: {values}), which says "
+            "nothing of others; give more with --budget."
+        )
+    gain = f"{row.difference:+.3f}, 95 % interval {row.low:+.3f} to {row.high:+.3f}"
+    if found.method != BASELINE:
+        return f"Suggestion: {found.method}. {values}: {gain}; better with {found.chance:.0%} certainty ({seeds})."
+    verdict = "it is worse" if row.verdict == "worse" else "that may be chance; more time or more rows may tell"
+    return (
+        f"Suggestion: none, plain fine-tuning. The best of the others on the validation rows was {found.finalist}: "
+        f"{values}: {gain}; better with {found.chance:.0%} certainty ({seeds}): {verdict}."
+    )
+
+
+def table(found: Suggestion) -> Table:
+    """The methods, with their means on the validation rows after each round."""
+    shown = Table(box=None, title=f"{found.metric} on the validation rows, after each round")
+    shown.add_column("method", overflow="fold")
+    for number, each in enumerate(found.rounds, start=1):
+        shown.add_column(f"round {number} ({each.seeds} seed{'s' * (each.seeds > 1)})", justify="right")
+    methods = dict.fromkeys(method for each in found.rounds for method in each.validation)
+    # Those that came further stand above.
+    order = sorted(methods, key=lambda name: [each.validation.get(name, -math.inf) for each in found.rounds[::-1]])
+    for method in order[::-1]:
+        values = (each.validation.get(method) for each in found.rounds)
+        shown.add_row(method, *("" if value is None else f"{value:.3f}" for value in values))
+    return shown
+
+
+def command(found: Suggestion, grid: Grid, options: argparse.Namespace) -> str:
+    """The command line that trains with the suggestion."""
+    flags: dict[str, Any] = {"model_name_or_path": next(iter(grid.models.values())), "train_file": options.train_file}
+    flags |= {name: getattr(options, name) for name in ("text_column_names", "label_column_name")}
+    flags |= {**grid.options, **grid.methods[found.method]}
+    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    return f"hf-mixup train {shlex.join(words)} --do_train --output_dir OUTPUT"
+
+
+# ---- Its parts --------------------------------------------------------------------------------------------------
+
+
+def _grid(options: argparse.Namespace, folder: Path) -> Grid:
+    """The grid over the training file, a part of which becomes the test rows."""
+    check_file(options.train_file, "the training file")
+    columns = {name: getattr(options, name) for name in ("text_column_names", "label_column_name")}
+    whole = Task(Path(options.train_file).stem, {"train": options.train_file}, **columns)
+    task = split_off_test(whole, _TEST_SHARE, _MOST_TEST_ROWS, folder)
+    entry = {"name": task.name, **{f"{split}_file": path for split, path in task.files.items()}, **columns}
+    settings = {
+        "tasks": [entry | {"validation_split": _VALIDATION_SHARE}],
+        "methods": list(dict.fromkeys([BASELINE, *options.methods])),
+        "models": options.model,
+        "options": parse_options(options.options),
+        "seeds": 1,
+    }
+    grid = make_grid(settings)
+    if len(grid.methods) < 2:
+        raise UsageError("--methods names none alone; add a method to compare it with, such as amplify")
+    return grid
+
+
+def _choose_size(
+    grid: Grid, results: Results, console: Console, until: float, methods: int, rounds: int
+) -> tuple[str, float, float]:
+    """The training size for which all rounds fit into the time, the seconds of a run, and of what is beside the runs.
+
+    It is found by plain fine-tuning, which is the first of the runs where the file is small.
+    """
+    (task,), (model,) = grid.tasks.values(), grid.models
+    whole = load_cell_data(task, Cell(task.name, model, "all", 0.0, BASELINE, 1))
+    rows, size = len(whole.splits["train"]), "all"
+    if rows > _PILOT_ROWS:
+        size = str(max(_PILOT_ROWS, whole.labels.num_labels))
+    start = time.monotonic()
+    run_grid(_part(grid, [BASELINE], [1], size), results, console)
+    pilot = _lines(results, grid, size).get(BASELINE, {}).get(1)
+    if pilot is None:
+        raise UsageError(f"plain fine-tuning failed with {_first_error(results)}")
+    overhead = max(0.0, time.monotonic() - start - pilot["seconds"])
+    train_seconds = pilot["cost"]["steps"] * pilot["cost"]["step_seconds"]
+    beside, of_a_row = pilot["seconds"] - train_seconds, train_seconds / pilot["rows"]["train"]
+    least = min(rows, max(_LEAST_ROWS, _LEAST_OF_A_CLASS * whole.labels.num_labels))
+
+    def seconds(count: int) -> float:
+        return _MARGIN * (beside + of_a_row * count)
+
+    for_a_run = ((until - time.monotonic()) / rounds - overhead) / (methods + 1)
+    affordable = int((for_a_run / _MARGIN - beside) / of_a_row)
+    if affordable >= rows or "max_steps" in grid.options:
+        return "all", seconds(rows), overhead
+    if affordable < least:
+        needed = (seconds(least) * (methods + 1) + overhead) * rounds + time.monotonic() - start
+        raise UsageError(
+            f"the time is too short: plain fine-tuning on {pilot['rows']['train']} rows takes {pilot['seconds']:.0f} "
+            f"seconds here; give --budget {math.ceil(needed / 60)}m or more, or fewer --methods"
+        )
+    # Two digits: a size that looks chosen, and not measured.
+    unit = 10 ** max(0, len(str(affordable)) - 2)
+    return str(max(least, affordable // unit * unit)), seconds(affordable), overhead
+
+
+def _part(grid: Grid, methods: Sequence[str], seeds: Sequence[int], size: str) -> Grid:
+    kept = {name: grid.methods[name] for name in methods}
+    return Grid(grid.tasks, kept, (size,), grid.noise, tuple(seeds), grid.models, grid.options)
+
+
+def _key(grid: Grid, method: str, seed: int, size: str) -> str:
+    (cell,) = _part(grid, [method], [seed], size).cells()
+    return cell.key
+
+
+def _lines(results: Results, grid: Grid, size: str) -> dict[str, dict[int, dict[str, Any]]]:
+    """The runs of this size that ended well, by method and seed."""
+    found: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in grid.methods}
+    for line in results.runs():
+        if line["cell"]["size"] == size and line["cell"]["method"] in found:
+            found[line["cell"]["method"]][line["cell"]["seed"]] = line
+    return found
+
+
+def _failed(results: Results, grid: Grid, method: str, seeds: Sequence[int], size: str) -> bool:
+    lines = (results.lines.get(_key(grid, method, seed, size)) for seed in seeds)
+    return any(line is not None and line["status"] == "failed" for line in lines)
+
+
+def _first_error(results: Results) -> str:
+    return next(line["error"] for line in results.lines.values() if line["status"] == "failed")
+
+
+def _validation(line: dict[str, Any]) -> tuple[float, float]:
+    """What a run is worth on its validation rows: the task's metric, and the negative loss, which settles ties."""
+    metrics = line["validation"]
+    return metrics[primary_metric(metrics)] or 0.0, -metrics["loss"]
+
+
+def _mean(lines: dict[int, dict[str, Any]], seeds: Sequence[int], part: int) -> float:
+    return float(np.mean([_validation(lines[seed])[part] for seed in seeds]))
+
+
+def _compare(lines: dict[str, dict[int, dict[str, Any]]], finalist: str, rounds: Sequence[Round]) -> Suggestion:
+    runs = [line for method in (BASELINE, finalist) for line in lines[method].values()]
+    metric = primary_metric(runs[0]["metrics"])
+    plain, row = (next(row for row in summarize(runs, metric) if row.method == name) for name in (BASELINE, finalist))
+    method = finalist if row.verdict == "better" else BASELINE
+    train_rows = next(iter(lines[finalist].values()))["rows"]["train"]
+    return Suggestion(method, finalist, row, plain.mean, metric, train_rows, rounds)
+
+
+def _budget(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; give a number with a unit, such as 90s, 30m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneSentenceParser(
+        prog="hf-mixup suggest",
+        description="Compare mixup methods with plain fine-tuning on a training file by successive halving, and say "
+        "which one to use, what it is expected to gain and how sure that is. A fifth of the rows is held out for "
+        "that, a fifth of the rest chooses between the methods. Where nothing is clearly better it is none.",
+    )
+    parser.add_argument("train_file", metavar="TRAIN_FILE", help="a .csv, .json or .jsonl file as for hf-mixup train")
+    parser.add_argument("--budget", required=True, type=_budget, metavar="TIME", help="such as 30m or 2h")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        default=CANDIDATES,
+        help=f"as for hf-mixup compare (default: {' '.join(CANDIDATES)})",
+    )
+    parser.add_argument("--model", default=MINILM, help="a folder or a name on the Hub (default: %(default)s)")
+    parser.add_argument("--text_column_names", metavar="A,B", help="the text columns, if not found by themselves")
+    parser.add_argument("--label_column_name", metavar="NAME", help="the label column (default: label)")
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        metavar="FLAG=VALUE",
+        default=(),
+        help="flags of run_glue_mixup.py for all runs, such as num_train_epochs=3",
+    )
+    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="keep the runs: the same command goes on, hf-mixup report shows them",
+    )
+    return parser

@@ -146,7 +146,7 @@ def batches_of(sampler: Sampler, epoch: int, size: int) -> Iterator[np.ndarray]:
 
 def table(results: list[dict]) -> Table:
     """The ratios to stock, one row for each task and side."""
-    found = Table("task", "side", "runs", "wall time", "95 % interval", "CPU time", "memory", "accuracy")
+    found = Table("task", "side", "runs", "wall time", "95 % interval", "training", "CPU time", "memory", "accuracy")
     entries = {(entry["task"], entry["side"], entry["seed"]): entry for entry in results}
     for task in TASKS:
         for side in SIDES:
@@ -158,7 +158,7 @@ def table(results: list[dict]) -> Table:
                 continue
             ratios = {
                 name: np.array([one[name] / stock[name] for one, stock in pairs])
-                for name in ("seconds", "cpu_seconds", "peak_mib")
+                for name in ("seconds", "train_seconds", "cpu_seconds", "peak_mib")
             }
             interval = "-"
             if len(pairs) > 2 and side != "stock":

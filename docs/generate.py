@@ -74,7 +74,12 @@ PERFORMANCE = """# Performance
 The time of a mixed training step over that of a plain step of the stock `Trainer`, alternating in one process on the
 same batches: median of the pairs with a 95 % bootstrap interval. The mix is forced on in every step, where AMPLIFY's
 own draws leave 37 % of the steps plain. Peak memory is that of model, optimizer and steps, in a process of its own for
-each side. The machine had other work to do meanwhile, which widens the intervals.
+each side.
+
+The machine is two cores of a shared host, on which one and the same step takes about 5 to 10 % more or less time from
+round to round. A hundred rounds so tell 1 % from nothing hardly ever: read the intervals. The lines of a batch of 32 x
+128 and those of BERT-base were measured with nothing else running, the lines of 16 x 64 beside other work. Of one run
+all methods share the plain steps, and so their noise.
 
 """
 COLUMNS = """

@@ -14,7 +14,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import torch
 from matplotlib import rc_context
@@ -53,7 +53,7 @@ counted as in `output_hidden_states`: 0 is the embedding output, k is block k, N
 the code by `python docs/generate.py`.
 
 """
-RESULTS = """# Results
+RESULTS = """## Every method at its defaults
 
 Every method with its own defaults, against plain fine-tuning, on the first {rows} training rows of TREC (six coarse
 classes) and its 500 test rows: MiniLM weights (a 6-layer BERT), 10 epochs, learning rate 1e-4, batch 32, the last
@@ -104,6 +104,17 @@ python docs/generate.py
 
 Other models, methods and devices: `python benchmarks/step_time.py --help`.
 """
+WHOLE_RUNS = """
+## Whole runs
+
+`run_glue_mixup.py` against the stock `run_glue.py` of transformers' examples: MiniLM weights, {rows} training rows and
+all validation rows, one epoch, each run a process of its own with an empty cache, so that start, tokenizing and
+evaluation count. The defaults of both scripts pad every text to 128 tokens; the fast settings are those of
+[fast_training.md](fast_training.md). The numbers are ratios to the stock run of the same round, the median of them
+where there are several rounds. So short a training says nothing about accuracy; that is
+[compared](evidence/fast_settings.md) on longer ones.
+
+"""
 GROWTH = """
 ## Growth
 
@@ -116,6 +127,12 @@ logarithms, where 1 is proportional and memory for every pair of rows would come
 """
 # The files of hf-mixup compare in docs/results, each with a page of its own in docs/evidence.
 GRIDS = {
+    "fast_settings": (
+        "Batches of alike length",
+        "Whether the [fast settings](fast_training.md) change how well models get: up to 1000 training rows, two "
+        "epochs, learning rate 1e-4, batch 32, MiniLM weights; every text is padded to the longest of its batch, "
+        "batches are random or grouped by length, and AMPLIFY then has the partner `neighbour`.",
+    ),
     "label_noise": (
         "Wrong labels on TREC",
         "600 training rows (six classes), a share of which has labels that were made wrong at random; validation and "
@@ -178,7 +195,7 @@ def pages() -> dict[Path, str]:
     if len(seeds) > 1 and len(runs) == len(seeds) * len(METHODS):
         header = RESULTS.format(rows=runs[0]["settings"]["max_train_samples"], seeds=len(seeds))
         own = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
-        found[DOCS / "results.md"] = _evidence() + own
+        found[DOCS / "results.md"] = "# Results\n\n" + _evidence() + own
     for name, parts in _grids().items():
         found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
     times = _lines("step_time.jsonl")
@@ -187,6 +204,10 @@ def pages() -> dict[Path, str]:
         growth = _lines("growth.jsonl")
         if growth:
             page += GROWTH + _slopes(growth) + _origin(growth, "growth.jsonl")
+        whole = _lines("end_to_end.jsonl")
+        if whole:
+            page += WHOLE_RUNS.format(rows=whole[0]["rows"]) + _whole_runs(whole)
+            page += _origin(whole, "end_to_end.jsonl")
         found[DOCS / "performance.md"] = page
     found[DOCS / "families.md"] = FAMILIES.format(table=_families())
     facts = json.loads((DOCS / "results" / "model_card_example.json").read_text(encoding="utf-8"))
@@ -206,9 +227,10 @@ def _evidence() -> str:
     for name, found in _grids().items():
         title, text = GRIDS[name]
         tables = [table for part in found if part.title in ("Results", "What came out") for table in part.tables]
-        page = markdown([Section(title, [text], tables)], "").strip().removeprefix("#").strip()
+        _, _, body = markdown([Section(title, tables=tables)], "").partition(f"## {title}\n")
+        page = f"[evidence/{name}.md](evidence/{name}.md)"
         parts.append(
-            f"{page}\n\nIntervals, calibration, curves, and how to run it again: [{name}](evidence/{name}.md).\n\n"
+            f"## {title}\n\n{text}\n\n{body.strip()}\n\nIntervals, curves and how to run it again: {page}.\n\n"
         )
     return "".join(parts)
 
@@ -289,6 +311,20 @@ def _slopes(runs: list[dict]) -> str:
     for run in runs:
         cells = (run["axis"], run["sizes"][0], run["sizes"][-1], *(f"{each:.2f}" for each in run["slopes"].values()))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _whole_runs(runs: list[dict]) -> str:
+    head = ("data", "script and settings", "rounds", "wall time", "training alone", "CPU time", "peak memory")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    stock = {(run["task"], run["seed"]): run for run in runs if run["side"] == "stock"}
+    for task, side in sorted({(run["task"], run["side"]) for run in runs if run["side"] != "stock"}):
+        mine = [run for run in runs if (run["task"], run["side"]) == (task, side)]
+        ratios = [
+            f"{median(run[name] / stock[task, run['seed']][name] for run in mine):.3f}"
+            for name in ("seconds", "train_seconds", "cpu_seconds", "peak_mib")
+        ]
+        lines.append("| " + " | ".join((task, side, str(len(mine)), *ratios)) + " |")
     return "\n".join(lines) + "\n"
 
 

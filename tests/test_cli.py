@@ -57,7 +57,10 @@ def test_help_names_every_command(capsys):
         ([], "a command is missing, give one of demo, train, suggest, compare, report, attention, push, methods"),
         (["method"], "unknown command 'method': did you mean methods?"),
         (["trian", "--seed", "1"], "unknown command 'trian': did you mean train?"),
-        (["xyz"], "unknown command 'xyz': give one of demo, train, suggest, compare, report, attention, push, methods."),
+        (
+            ["xyz"],
+            "unknown command 'xyz': give one of demo, train, suggest, compare, report, attention, push, methods.",
+        ),
         (["--verbose"], "unrecognized arguments: --verbose"),
         (["methods", "amplify"], "unrecognized arguments: amplify"),
         (["push", "out"], "the following arguments are required: REPO"),

@@ -68,8 +68,8 @@ class Suggestion:
         method: what to use: the finalist if it is better than `none`, else `none`.
         finalist: the method that did best on the validation rows.
         row: the finalist against `none` on the test rows, which no choice was made by.
-        plain: the mean of `none` on the test rows.
         metric: what it is compared by.
+        unseen: whether the seeds of `row` took no part in the choice of the finalist; else it looks too good.
         train_rows: how many rows a run trained on.
         rounds: what was kept, round by round.
     """
@@ -77,8 +77,8 @@ class Suggestion:
     method: str
     finalist: str
     row: Row
-    plain: float
     metric: str
+    unseen: bool
     train_rows: int
     rounds: Sequence[Round]
 
@@ -136,8 +136,8 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
 
     The time is divided evenly among the rounds. In each, all methods that are left, and `none`, are trained with as
     many further seeds as it allows, at least one; then the better half by the mean on the validation rows goes on.
-    The last one is compared with `none` on the test rows, by which nothing was chosen, with a bootstrap over seeds and
-    rows. A file that is too large for its time is cut to a subset.
+    The last one is compared with `none` on the test rows and the seeds of the last round, neither of which it was
+    chosen by, with a bootstrap over both. A file that is too large for its time is cut to a subset.
 
     Args:
         grid: one task and model, and the methods; its seeds and sizes are set here.
@@ -156,6 +156,7 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
     rounds_to_go = math.ceil(math.log2(len(left))) + 1
     size, run_seconds, overhead = _choose_size(grid, results, console, until, len(left), rounds_to_go)
     seeds, rounds = 0, []
+    chosen_by: set[int] = set()
     while left:
         share = (until - time.monotonic()) / rounds_to_go - overhead
         further = max(1, int(share / (run_seconds * (len(left) + 1))))
@@ -175,23 +176,27 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
                 for method in (BASELINE, *left)
             }
             rounds.append(Round(seeds, values))
-            left.sort(key=lambda method: [_mean(lines[method], common, part) for part in (0, 1)], reverse=True)
+            if len(left) > 1:
+                left.sort(key=lambda method: [_mean(lines[method], common, part) for part in (0, 1)], reverse=True)
+                chosen_by = common
         rounds_to_go -= 1
         if rounds_to_go == 0 or time.monotonic() + run_seconds > until:
             break
         left = left[: math.ceil(len(left) / 2)]
     if not left:
-        raise UsageError(f"every method failed; the first of them with {_first_error(results)}")
+        raise UsageError(f"every method that was left failed, the first of all with {_first_error(results)}")
     if not rounds:
         raise UsageError("the time was up before every method was trained once; give more with --budget")
-    return _compare(lines, left[0], rounds)
+    return _compare(lines, left[0], rounds, chosen_by)
 
 
 def sentence(found: Suggestion) -> str:
     """The suggestion in words."""
     row, metric = found.row, found.metric.replace("_", " ")
-    values = f"{metric} {row.mean:.3f} against {found.plain:.3f} of plain fine-tuning on the held-out test rows"
-    seeds = f"{row.seeds} seed{'s' * (row.seeds > 1)}, trained on {found.train_rows} rows"
+    plain = row.mean - row.difference
+    values = f"{metric} {row.mean:.3f} against {plain:.3f} of plain fine-tuning on the held-out test rows"
+    flattered = "" if found.unseen else ", by which it was also chosen: that flatters it"
+    seeds = f"{row.seeds} seed{'s' * (row.seeds > 1)}{flattered}, trained on {found.train_rows} rows"
     if row.seeds < 2:
         return (
             f"Suggestion: {found.method}. There was time for one seed only ({found.finalist}: {values}), which says "
@@ -332,13 +337,18 @@ def _mean(lines: dict[int, dict[str, Any]], seeds: Sequence[int], part: int) -> 
     return float(np.mean([_validation(lines[seed])[part] for seed in seeds]))
 
 
-def _compare(lines: dict[str, dict[int, dict[str, Any]]], finalist: str, rounds: Sequence[Round]) -> Suggestion:
-    runs = [line for method in (BASELINE, finalist) for line in lines[method].values()]
+def _compare(
+    lines: dict[str, dict[int, dict[str, Any]]], finalist: str, rounds: Sequence[Round], chosen_by: set[int]
+) -> Suggestion:
+    seeds = set(lines[BASELINE]) & set(lines[finalist])
+    # A method that was lucky in the seeds that chose it looks better in them than it is, on any rows.
+    unseen = seeds - chosen_by
+    runs = [lines[method][seed] for seed in (unseen if len(unseen) > 1 else seeds) for method in (BASELINE, finalist)]
     metric = primary_metric(runs[0]["metrics"])
-    plain, row = (next(row for row in summarize(runs, metric) if row.method == name) for name in (BASELINE, finalist))
+    (row,) = (row for row in summarize(runs, metric) if row.method == finalist)
     method = finalist if row.verdict == "better" else BASELINE
-    train_rows = next(iter(lines[finalist].values()))["rows"]["train"]
-    return Suggestion(method, finalist, row, plain.mean, metric, train_rows, rounds)
+    train_rows = runs[0]["rows"]["train"]
+    return Suggestion(method, finalist, row, metric, len(unseen) > 1 or not chosen_by, train_rows, rounds)
 
 
 def _budget(text: str) -> float:

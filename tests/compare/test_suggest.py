@@ -124,6 +124,8 @@ def test_the_time_is_divided_evenly_among_the_rounds_and_the_better_half_goes_on
         {"none", "tmix"},
     ]
     assert budget - 2 * each < world.now - start <= budget
+    # The gain is that on the seeds which chose nothing.
+    assert found.unseen and found.row.seeds == third
     assert len(set(world.made)) == len(world.made)
     assert found.train_rows == 77
     assert found.row.difference == pytest.approx(0.15, abs=1e-9) and found.chance > 0.99
@@ -174,11 +176,35 @@ def test_methods_that_fail_are_left_out(grid, tmp_path, world):
     found = find(grid, tmp_path, world, 800)
     assert found.finalist != "tmix" and all("tmix" not in one.validation for one in found.rounds)
     world.broken = set(METHODS[1:])
-    with pytest.raises(UsageError, match="every method failed; the first of them with RuntimeError: it burns"):
+    with pytest.raises(
+        UsageError, match="every method that was left failed, the first of all with RuntimeError: it burns"
+    ):
         suggest(grid, Results(tmp_path / "two.jsonl"), Console(file=io.StringIO()), world.now + 800)
     world.broken = {"none"}
     with pytest.raises(UsageError, match="plain fine-tuning failed with RuntimeError: it burns"):
         suggest(grid, Results(tmp_path / "three.jsonl"), Console(file=io.StringIO()), world.now + 800)
+
+
+def test_one_method_is_chosen_by_nothing_and_has_all_seeds(file, tiny_bert_folder, tmp_path, world):
+    found = find(grid_of(file, tiny_bert_folder, tmp_path, ["none", "amplify"]), tmp_path, world, 300)
+    assert found.unseen and found.row.seeds == found.rounds[-1].seeds == len(world.made) / 2 > 5
+
+
+def test_seeds_that_also_chose_are_named(grid, tmp_path, world):
+    world.accuracy["tmix"] = 0.9
+    found = find(grid, tmp_path, world, 800)
+    lines = Results(tmp_path / "out.jsonl").runs()
+    by_method = {
+        name: {
+            line["cell"]["seed"]: line for line in lines if line["cell"]["method"] == name and line["cell"]["seed"] < 3
+        }
+        for name in ("none", "tmix")
+    }
+    cut = suggesting._compare(by_method, "tmix", found.rounds[:1], {1, 2})
+    assert not cut.unseen and cut.row.seeds == 2
+    assert "2 seeds, by which it was also chosen: that flatters it" in sentence(cut)
+    one = suggesting._compare({name: {1: runs[1]} for name, runs in by_method.items()}, "tmix", found.rounds[:1], {1})
+    assert one.method == "none" and "one seed only (tmix: accuracy 0.910 against 0.710" in sentence(one)
 
 
 def test_what_is_done_is_not_done_again(grid, tmp_path, world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import zlib
@@ -21,6 +22,7 @@ from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split, 
 from hf_mixup.glue.tasks import get_task
 
 _TRIES = 1000
+_LEAST_ROWS, _LEAST_OF_A_CLASS = 20, 5
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,16 @@ def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
     """
     labels, text_columns, splits = _load(task)
     whole = splits["train"]
-    classes = labels.encode(whole) if labels.kind == "single" else None
+    encoded = labels.encode(whole)
+    if len(set(encoded)) < 2:
+        raise UsageError(f"{whole.source} has the label {encoded[0]} in every row; there is nothing to learn")
+    needed = max(_LEAST_ROWS, _LEAST_OF_A_CLASS * labels.num_labels)
+    if len(whole) < needed:
+        raise UsageError(
+            f"{whole.source} has {len(whole)} rows, of which some are held out; give at least {needed}, that is "
+            f"{_LEAST_ROWS}, and {_LEAST_OF_A_CLASS} for each of its {labels.num_labels} classes"
+        )
+    classes = encoded if labels.kind == "single" else None
     parts = split_off_validation(whole, min(share, most / len(whole)), 0, classes)
     files = {}
     for name, part in zip(("train", "test"), parts, strict=True):
@@ -124,7 +135,8 @@ def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
         # Whether "1" is a name or a number depends on the format, which therefore stays.
         if whole.kind == "csv":
             files[name] = str(folder / f"{name}.csv")
-            pd.DataFrame(columns, dtype=object).to_csv(files[name], index=False)
+            # All in quotation marks: a carriage return within a text would otherwise end its row.
+            pd.DataFrame(columns, dtype=object).to_csv(files[name], index=False, quoting=csv.QUOTE_ALL)
         else:
             files[name] = str(folder / f"{name}.jsonl")
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
@@ -221,8 +233,8 @@ def _load(task: Task) -> tuple[Labels, tuple[str, ...], dict[str, Split]]:
     labels = infer_labels(splits["train"], columns, glue)
     if labels.kind not in ("single", "regression"):
         raise UsageError(
-            f"the labels of the task {task.name} are of the kind {labels.kind}; compare takes one class or one score "
-            "a row"
+            f"the labels of the task {task.name} are of the kind {labels.kind}; runs are compared on one class or one "
+            "score a row"
         )
     requested = split_names(task.text_column_names, "text_column_names")
     text_columns = choose_text_columns(splits["train"], labels.columns, requested, glue)

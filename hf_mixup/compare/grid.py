@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from run_glue_mixup import DataTrainingArguments, ModelArguments
 ARGUMENTS = (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
 _FLAGS = {option.name for arguments in ARGUMENTS for option in fields(arguments) if option.init}
 _FILES = ("train", "validation", "test", "ood", "clean_train")
+_WEIGHTS = (".json", ".safetensors", ".bin")
 _ENDINGS = (".csv", ".json", ".jsonl")
 _MOST_SEEDS = 1000
 # What every run has unless --options says otherwise: no checkpoints, quiet, and some fifty points of the loss curve.
@@ -136,6 +137,10 @@ class Grid:
         """All cells; the methods of one seed stand together, so that comparisons are complete early."""
         axes = product(self.tasks, self.models, self.sizes, self.noise, self.seeds, self.methods)
         return [Cell(task, model, size, noise, method, seed) for task, model, size, noise, seed, method in axes]
+
+    def weights(self, model: str) -> str:
+        """Names the content of a model's folder; a model of the Hub has its name."""
+        return _weights(self.models[model])
 
     def run_options(self, cell: Cell) -> dict[str, str]:
         """The flags of a cell's run without files, model and seed, as the words of a command line.
@@ -249,6 +254,19 @@ def parse_options(words: Iterable[str]) -> dict[str, str]:
 # ---- Parts of the settings --------------------------------------------------------------------------------------
 
 
+@cache
+def _weights(model: str) -> str:
+    if not Path(model).is_dir():
+        return model
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(model).iterdir() if path.suffix in _WEIGHTS):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            for part in iter(lambda: file.read(2**20), b""):
+                digest.update(part)
+    return digest.hexdigest()[:12]
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -327,7 +345,10 @@ def _method_options(words: str) -> dict[str, str]:
         name, sign, value = pair.partition("=")
         if not sign:
             raise UsageError(f"the method {words} has the option {pair} without a value; write it as alpha=0.4")
-        known = [flag.removeprefix("mixup_") for flag in _FLAGS - _SET_BY_GRID]
+        known = sorted(flag.removeprefix("mixup_") for flag in _FLAGS - _SET_BY_GRID)
+        if name not in known and not nearest(name, known):
+            own = sorted(flag.removeprefix("mixup_") for flag in _FLAGS if flag.startswith("mixup_"))
+            raise UsageError(f"the method {words} has the unknown option {name}; choose from {listed(own, limit=30)}")
         _check_names([name], known, f"the method {words}")
         options[f"mixup_{name}" if f"mixup_{name}" in _FLAGS else name] = value
     return options
@@ -338,7 +359,13 @@ def _checked_options(options: Any, what: str) -> dict[str, Any]:
         raise UsageError(f"{what} should be a mapping of flags to values, such as num_train_epochs: 3, got {options}")
     for name in options:
         if name in _SET_BY_GRID:
-            raise UsageError(f"{what} has {name}, which the grid sets for each run; leave it out")
+            raise UsageError(f"{what} has {name}, which is set for each run; leave it out")
+        if str(name).startswith("mixup_"):
+            option = str(name).removeprefix("mixup_")
+            raise UsageError(
+                f"{what} has {name}, which none does not take; write it to a method, such as amplify:{option}="
+                f"{options[name]}"
+            )
     _check_names(options, sorted(_FLAGS - _SET_BY_GRID), what)
     return dict(options)
 

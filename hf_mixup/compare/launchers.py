@@ -43,6 +43,7 @@ class Job:
         fixed: those of them that belong to the method.
         tuned: the flags that its tuning found.
         tune: the number of trials of a tuning.
+        weights: the fingerprint of the model.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Job:
     fixed: Mapping[str, Any]
     tuned: Mapping[str, Any]
     tune: int
+    weights: str
 
     @property
     def key(self) -> str:
@@ -62,6 +64,7 @@ class Job:
     def record(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """The line with this content."""
         head = {"key": self.key, "kind": self.kind, "cell": asdict(self.cell), "data": self.task.fingerprint}
+        head["weights"] = self.weights
         return {**head, "options": dict(self.options), "tune": self.tune, **content}
 
     def failed(self, error: str) -> dict[str, Any]:

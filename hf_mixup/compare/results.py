@@ -5,6 +5,7 @@ A line is a run (`kind` is `run`) or the tuning of a method (`kind` is `tuning`)
 - `key`: names it; a later line takes the place of an earlier one of the same key (a failed run that was tried again);
 - `cell`: `task`, `model`, `size`, `noise`, `method`, `seed`, as in `hf_mixup.compare.grid.Cell`;
 - `data`: the fingerprint of the task's files;
+- `weights`: that of the model's folder, or its name on the Hub;
 - `options`: the flags of the run, without files, model and seed;
 - `tune`: the number of trials that the method had (0: none);
 - `status`: `done` or `failed`; after `failed` comes `error`, one sentence, and nothing of what follows;
@@ -52,7 +53,12 @@ from hf_mixup.errors import UsageError, listed
 from hf_mixup.glue.folders import check_writable
 
 _START = b'{"key": '
-_WORDS = {"data": "the content of the files", "tune": "the number of trials", "options": "an option"}
+_WORDS = {
+    "data": "the content of the files",
+    "tune": "the number of trials",
+    "options": "an option",
+    "weights": "the content of the model",
+}
 
 
 class Results:
@@ -111,16 +117,17 @@ class Results:
                 f"--output {self.path} holds the results of another grid, on {listed(sorted(tasks))}; "
                 "give another file"
             )
-        wanted = {cell.key: cell for cell in grid.cells()}
         for line in self.lines.values():
             task = grid.tasks.get(line["cell"]["task"])
             if task is None or (retry and line["status"] == "failed"):
                 continue
-            cell = wanted.get(line["key"])
+            cell = Cell(**line["cell"])
             now = {"data": task.fingerprint, "tune": grid.tune}
-            if cell is not None:
+            if cell.method in grid.methods:
                 now["options"] = jsonable(grid.run_options(cell))
-            changed = [name for name, value in now.items() if line[name] != value]
+            if cell.model in grid.models:
+                now["weights"] = grid.weights(cell.model)
+            changed = [name for name, value in now.items() if line.get(name) != value]
             if changed:
                 raise UsageError(
                     f"--output {self.path} holds the results of another grid: {_WORDS[changed[0]]} of {line['key']} "

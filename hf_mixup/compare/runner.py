@@ -46,6 +46,9 @@ def run_grid(
     log = results.path.with_name(f"{results.path.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(grid, results, at_once)
+    if not console.is_terminal:
+        # The table, which is then shown once at the end, begins a line of its own.
+        console.print()
     with Live(progress.table(), console=console, refresh_per_second=2, get_renderable=progress.table):
         # The runs are listed when the tunings are done: they train with the flags that these found.
         for phase in (lambda: _tunings(grid), lambda: _runs(grid, results)):
@@ -149,6 +152,7 @@ def _job(grid: Grid, kind: str, cell: Cell, tuned: dict[str, Any]) -> Job:
         fixed=grid.methods[cell.method],
         tuned=tuned,
         tune=grid.tune,
+        weights=grid.weights(cell.model),
     )
 
 

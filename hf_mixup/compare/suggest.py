@@ -39,11 +39,15 @@ CANDIDATES = (
 )
 _TEST_SHARE, _MOST_TEST_ROWS = 0.2, 2000
 _VALIDATION_SHARE = 0.2
+# Flags that need validation rows while it trains.
+_EVALUATES = {"eval_strategy", "load_best_model_at_end", "early_stopping_patience", "metric_for_best_model"}
 # A larger file is first tried with so many rows, which tell how long all of them would take.
 _PILOT_ROWS = 500
 _LEAST_ROWS, _LEAST_OF_A_CLASS = 50, 4
 # The estimates are of plain steps; some methods take two of them.
 _MARGIN = 1.2
+# Fewer seeds than these in the last round hardly ever tell anything.
+_LAST_SEEDS = 4
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -69,9 +73,11 @@ class Suggestion:
         finalist: the method that did best on the validation rows.
         row: the finalist against `none` on the test rows, which no choice was made by.
         metric: what it is compared by.
-        unseen: whether the seeds of `row` took no part in the choice of the finalist; else it looks too good.
+        unseen: whether the seeds of `row` took no part in the choice of the finalist; else it looks too good, and is
+            not suggested.
         train_rows: how many rows a run trained on.
         rounds: what was kept, round by round.
+        failed: the methods that were left out, with their errors.
     """
 
     method: str
@@ -81,6 +87,7 @@ class Suggestion:
     unseen: bool
     train_rows: int
     rounds: Sequence[Round]
+    failed: dict[str, str]
 
     @property
     def chance(self) -> float:
@@ -124,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hf-mixup suggest: stopped; {kept}\n")
         return 130
     console.print(table(found))
-    sys.stdout.write(f"\n{sentence(found)}\n\nTo train with it on all rows:\n\n  {command(found, grid, options)}\n")
+    sys.stdout.write(f"\n{sentence(found)}\n\nTo train with it:\n\n  {command(found, grid, options)}\n")
     return 0
 
 
@@ -155,21 +162,22 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
     left = [method for method in grid.methods if method != BASELINE]
     rounds_to_go = math.ceil(math.log2(len(left))) + 1
     size, run_seconds, overhead = _choose_size(grid, results, console, until, len(left), rounds_to_go)
-    seeds, rounds = 0, []
+    seeds, rounds, failed = 0, [], {}
     chosen_by: set[int] = set()
     while left:
         share = (until - time.monotonic()) / rounds_to_go - overhead
         further = max(1, int(share / (run_seconds * (len(left) + 1))))
         asked = range(1, seeds + further + 1)
         start, before = time.monotonic(), len(results.lines)
-        run_grid(_part(grid, [BASELINE, *left], asked, size), results, console, at_once, until=until)
+        run_grid(_part(grid, [BASELINE, *left], asked, size), results, console, at_once, retry=True, until=until)
         made = len(results.lines) - before
         if made:
             run_seconds = max(time.monotonic() - start - overhead, 0.1) / made
         lines = _lines(results, grid, size)
-        left = [method for method in left if not _failed(results, grid, method, asked, size)]
+        failed |= {method: error for method in left if (error := _error(results, grid, method, asked, size))}
+        left = [method for method in left if method not in failed]
         common = set.intersection(*(set(lines[method]) for method in (BASELINE, *left)))
-        if len(common) > seeds:
+        if left and len(common) > seeds:
             seeds = len(common)
             values = {
                 method: float(np.mean([_validation(lines[method][seed])[0] for seed in common]))
@@ -184,10 +192,10 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
             break
         left = left[: math.ceil(len(left) / 2)]
     if not left:
-        raise UsageError(f"every method that was left failed, the first of all with {_first_error(results)}")
+        raise UsageError("; ".join(f"{method} failed with {error}" for method, error in failed.items()))
     if not rounds:
         raise UsageError("the time was up before every method was trained once; give more with --budget")
-    return _compare(lines, left[0], rounds, chosen_by)
+    return _compare(lines, left[0], rounds, chosen_by, failed)
 
 
 def sentence(found: Suggestion) -> str:
@@ -195,20 +203,33 @@ def sentence(found: Suggestion) -> str:
     row, metric = found.row, found.metric.replace("_", " ")
     plain = row.mean - row.difference
     values = f"{metric} {row.mean:.3f} against {plain:.3f} of plain fine-tuning on the held-out test rows"
-    flattered = "" if found.unseen else ", by which it was also chosen: that flatters it"
-    seeds = f"{row.seeds} seed{'s' * (row.seeds > 1)}{flattered}, trained on {found.train_rows} rows"
+    seeds = f"{row.seeds} seed{'s' * (row.seeds > 1)}, trained on {found.train_rows} rows"
+    text = f"Suggestion: {found.method}"
+    if found.failed:
+        text = f"Left out, because runs failed: {', '.join(found.failed)}. {text}"
     if row.seeds < 2:
         return (
-            f"Suggestion: {found.method}. There was time for one seed only ({found.finalist}: {values}), which says "
-            "nothing of others; give more with --budget."
+            f"{text}. There was time for one seed only ({found.finalist}: {values}), which says nothing of others; "
+            "give more with --budget."
         )
     gain = f"{row.difference:+.3f}, 95 % interval {row.low:+.3f} to {row.high:+.3f}"
+    sure = (
+        "more than 99 %" if found.chance > 0.99 else "less than 1 %" if found.chance < 0.01 else f"{found.chance:.0%}"
+    )
+    gain += f"; better with {sure} certainty ({seeds})"
     if found.method != BASELINE:
-        return f"Suggestion: {found.method}. {values}: {gain}; better with {found.chance:.0%} certainty ({seeds})."
-    verdict = "it is worse" if row.verdict == "worse" else "that may be chance; more time or more rows may tell"
+        return f"{text}. {values[0].upper()}{values[1:]}: {gain}."
+    if row.low == row.high == 0:
+        reason = "it makes no difference"
+    elif row.verdict == "worse":
+        reason = "it is worse"
+    elif not found.unseen:
+        reason = "it was also chosen by these seeds, which flatters it; more time is needed to tell"
+    else:
+        reason = "that may be chance; more time or more rows may tell"
     return (
-        f"Suggestion: none, plain fine-tuning. The best of the others on the validation rows was {found.finalist}: "
-        f"{values}: {gain}; better with {found.chance:.0%} certainty ({seeds}): {verdict}."
+        f"{text}, plain fine-tuning. The best of the others on the validation rows was {found.finalist}: {values}: "
+        f"{gain}: {reason}."
     )
 
 
@@ -231,8 +252,11 @@ def command(found: Suggestion, grid: Grid, options: argparse.Namespace) -> str:
     """The command line that trains with the suggestion."""
     flags: dict[str, Any] = {"model_name_or_path": next(iter(grid.models.values())), "train_file": options.train_file}
     flags |= {name: getattr(options, name) for name in ("text_column_names", "label_column_name")}
-    flags |= {**grid.options, **grid.methods[found.method]}
+    # The runs padded texts to the longest of their batch, which is not the script's default.
+    flags |= {"pad_to_max_length": "false", **grid.options, **grid.methods[found.method]}
     words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    if _EVALUATES & set(grid.options):
+        words += ["--validation_split", str(_VALIDATION_SHARE), "--do_eval"]
     return f"hf-mixup train {shlex.join(words)} --do_train --output_dir OUTPUT"
 
 
@@ -264,39 +288,50 @@ def _choose_size(
 ) -> tuple[str, float, float]:
     """The training size for which all rounds fit into the time, the seconds of a run, and of what is beside the runs.
 
-    It is found by plain fine-tuning, which is the first of the runs where the file is small.
+    It is found by plain fine-tuning, which is the first of the runs where the file is small. A file of results that
+    has runs of several methods keeps their size.
     """
     (task,), (model,) = grid.tasks.values(), grid.models
+    kept = [line for line in results.runs() if line["cell"]["method"] in grid.methods]
+    size = next((line["cell"]["size"] for line in kept if line["cell"]["method"] != BASELINE), None)
+    if size is not None:
+        return size, float(np.mean([line["seconds"] for line in kept if line["cell"]["size"] == size])), 0.0
     whole = load_cell_data(task, Cell(task.name, model, "all", 0.0, BASELINE, 1))
     rows, size = len(whole.splits["train"]), "all"
     if rows > _PILOT_ROWS:
         size = str(max(_PILOT_ROWS, whole.labels.num_labels))
     start = time.monotonic()
-    run_grid(_part(grid, [BASELINE], [1], size), results, console)
-    pilot = _lines(results, grid, size).get(BASELINE, {}).get(1)
+    run_grid(_part(grid, [BASELINE], [1], size), results, console, retry=True)
+    pilot = _lines(results, grid, size)[BASELINE].get(1)
     if pilot is None:
-        raise UsageError(f"plain fine-tuning failed with {_first_error(results)}")
-    overhead = max(0.0, time.monotonic() - start - pilot["seconds"])
+        raise UsageError(f"plain fine-tuning failed with {_error(results, grid, BASELINE, [1], size)}")
+    elapsed = time.monotonic() - start
+    overhead = max(0.0, elapsed - pilot["seconds"])
     train_seconds = pilot["cost"]["steps"] * pilot["cost"]["step_seconds"]
     beside, of_a_row = pilot["seconds"] - train_seconds, train_seconds / pilot["rows"]["train"]
+    if "max_steps" in grid.options:
+        beside, of_a_row = pilot["seconds"], 0.0
     least = min(rows, max(_LEAST_ROWS, _LEAST_OF_A_CLASS * whole.labels.num_labels))
+    # The first round has the most runs. As long for the last one is enough for the seeds that an answer needs.
+    runs = (methods + 1) * math.ceil(_LAST_SEEDS * 2 / (methods + 1))
+    for_a_run = ((until - time.monotonic()) / rounds - overhead) / runs
 
     def seconds(count: int) -> float:
         return _MARGIN * (beside + of_a_row * count)
 
-    for_a_run = ((until - time.monotonic()) / rounds - overhead) / (methods + 1)
-    affordable = int((for_a_run / _MARGIN - beside) / of_a_row)
-    if affordable >= rows or "max_steps" in grid.options:
-        return "all", seconds(rows), overhead
-    if affordable < least:
-        needed = (seconds(least) * (methods + 1) + overhead) * rounds + time.monotonic() - start
+    if seconds(least) > for_a_run:
+        needed = elapsed + rounds * (seconds(least) * runs + overhead)
         raise UsageError(
             f"the time is too short: plain fine-tuning on {pilot['rows']['train']} rows takes {pilot['seconds']:.0f} "
             f"seconds here; give --budget {math.ceil(needed / 60)}m or more, or fewer --methods"
         )
+    if seconds(rows) <= for_a_run:
+        return "all", seconds(rows), overhead
+    affordable = int((for_a_run / _MARGIN - beside) / of_a_row)
     # Two digits: a size that looks chosen, and not measured.
     unit = 10 ** max(0, len(str(affordable)) - 2)
-    return str(max(least, affordable // unit * unit)), seconds(affordable), overhead
+    affordable = max(least, affordable // unit * unit)
+    return str(affordable), seconds(affordable), overhead
 
 
 def _part(grid: Grid, methods: Sequence[str], seeds: Sequence[int], size: str) -> Grid:
@@ -318,13 +353,11 @@ def _lines(results: Results, grid: Grid, size: str) -> dict[str, dict[int, dict[
     return found
 
 
-def _failed(results: Results, grid: Grid, method: str, seeds: Sequence[int], size: str) -> bool:
+def _error(results: Results, grid: Grid, method: str, seeds: Sequence[int], size: str) -> str | None:
+    """The error of the first of these runs that failed."""
     lines = (results.lines.get(_key(grid, method, seed, size)) for seed in seeds)
-    return any(line is not None and line["status"] == "failed" for line in lines)
-
-
-def _first_error(results: Results) -> str:
-    return next(line["error"] for line in results.lines.values() if line["status"] == "failed")
+    errors = (line["error"] for line in lines if line is not None and line["status"] == "failed")
+    return next((error.removeprefix("UsageError: ") for error in errors), None)
 
 
 def _validation(line: dict[str, Any]) -> tuple[float, float]:
@@ -338,23 +371,33 @@ def _mean(lines: dict[int, dict[str, Any]], seeds: Sequence[int], part: int) -> 
 
 
 def _compare(
-    lines: dict[str, dict[int, dict[str, Any]]], finalist: str, rounds: Sequence[Round], chosen_by: set[int]
+    lines: dict[str, dict[int, dict[str, Any]]],
+    finalist: str,
+    rounds: Sequence[Round],
+    chosen_by: set[int],
+    failed: dict[str, str],
 ) -> Suggestion:
     seeds = set(lines[BASELINE]) & set(lines[finalist])
     # A method that was lucky in the seeds that chose it looks better in them than it is, on any rows.
-    unseen = seeds - chosen_by
-    runs = [lines[method][seed] for seed in (unseen if len(unseen) > 1 else seeds) for method in (BASELINE, finalist)]
+    fresh = seeds - chosen_by
+    unseen = len(fresh) > 1 or not chosen_by
+    runs = [lines[method][seed] for seed in sorted(fresh if unseen else seeds) for method in (BASELINE, finalist)]
     metric = primary_metric(runs[0]["metrics"])
-    (row,) = (row for row in summarize(runs, metric) if row.method == finalist)
-    method = finalist if row.verdict == "better" else BASELINE
-    train_rows = runs[0]["rows"]["train"]
-    return Suggestion(method, finalist, row, metric, len(unseen) > 1 or not chosen_by, train_rows, rounds)
+    row = next((row for row in summarize(runs, metric) if row.method == finalist), None)
+    if row is None or row.difference is None:
+        raise UsageError(
+            f"the models have no {metric} on the test rows: their outputs, or the labels, are all the same"
+        )
+    method = finalist if row.verdict == "better" and unseen else BASELINE
+    return Suggestion(method, finalist, row, metric, unseen, runs[0]["rows"]["train"], rounds, failed)
 
 
 def _budget(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not match or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; give a number with a unit, such as 90s, 30m or 2h")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; give a number with a unit, such as 90s, 30m or 2h (s, m or h)"
+        )
     return float(match[1]) * _UNITS[match[2]]
 
 

@@ -44,6 +44,7 @@ def run_line(
         "kind": "run",
         "cell": asdict(cell),
         "data": "0123456789ab",
+        "weights": "ba9876543210",
         "options": {"num_train_epochs": "3", "mixup_method": name, **flags},
         "tune": 0,
         "status": "done",
@@ -364,7 +365,7 @@ def lines_of(grid: Grid) -> list[dict[str, Any]]:
     return [
         run_line(task="colours", method=cell.method, seed=cell.seed)
         | {"key": cell.key, "cell": asdict(cell), "options": grid.run_options(cell)}
-        | {"data": grid.tasks["colours"].fingerprint}
+        | {"data": grid.tasks["colours"].fingerprint, "weights": grid.weights(cell.model)}
         for cell in grid.cells()
     ]
 

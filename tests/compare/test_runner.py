@@ -7,6 +7,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,8 +181,10 @@ def test_a_grid_may_grow(settings, tmp_path, in_this_process):
     assert len(Results(path).runs()) == 6
 
 
-@pytest.mark.parametrize("other", ["options", "data", "tasks", "tune"])
-def test_files_of_other_grids_are_left_alone(settings, tmp_path, task_folder, in_this_process, other):
+@pytest.mark.parametrize("other", ["options", "data", "tasks", "tune", "model", "options of another size"])
+def test_files_of_other_grids_are_left_alone(
+    settings, tmp_path, task_folder, tiny_bert_folder, in_this_process, other
+):
     path = tmp_path / "out.jsonl"
     go(make_grid({**settings, "seeds": "1", "methods": "none"}), path)
     before = path.read_bytes()
@@ -190,6 +193,12 @@ def test_files_of_other_grids_are_left_alone(settings, tmp_path, task_folder, in
     elif other == "data":
         with open(Path(task_folder, "train.csv"), "a", encoding="utf-8") as file:
             file.write("one more,red\n")
+    elif other == "model":
+        shutil.copytree(tiny_bert_folder, tmp_path / "other")
+        (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 8}))
+        settings["models"] = [f"tiny={tmp_path / 'other'}"]
+    elif other == "options of another size":
+        settings |= {"sizes": "20", "options": {**settings["options"], "max_steps": 3}}
     elif other == "tasks":
         settings["tasks"] = [f"other={task_folder}"]
     else:

@@ -26,7 +26,7 @@ from hf_mixup.compare.runner import run_grid
 from hf_mixup.compare.statistics import BASELINE, Row, summarize
 from hf_mixup.demo.run import MINILM
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
-from hf_mixup.glue.loading import check_file
+from hf_mixup.glue.loading import check_file, load_local_split
 
 # Cheap ones that mix at different depths, and the two papers whose loss or ratio is another.
 CANDIDATES = (
@@ -37,8 +37,8 @@ CANDIDATES = (
     "mixup-transformer",
     "ssmix",
 )
-_TEST_SHARE, _MOST_TEST_ROWS = 0.2, 2000
-_VALIDATION_SHARE = 0.2
+_TEST_SHARE, _MOST_TEST_ROWS = 0.2, 1000
+_VALIDATION_SHARE, _MOST_VALIDATION_ROWS = 0.2, 500
 # Flags that need validation rows while it trains.
 _EVALUATES = {"eval_strategy", "load_best_model_at_end", "early_stopping_patience", "metric_for_best_model"}
 # A larger file is first tried with so many rows, which tell how long all of them would take.
@@ -268,10 +268,13 @@ def _grid(options: argparse.Namespace, folder: Path) -> Grid:
     check_file(options.train_file, "the training file")
     columns = {name: getattr(options, name) for name in ("text_column_names", "label_column_name")}
     whole = Task(Path(options.train_file).stem, {"train": options.train_file}, **columns)
+    # Large files give no more rows than tell enough: all of them are predicted in every run.
     task = split_off_test(whole, _TEST_SHARE, _MOST_TEST_ROWS, folder)
     entry = {"name": task.name, **{f"{split}_file": path for split, path in task.files.items()}, **columns}
+    rows = len(load_local_split(task.files["train"]))
+    share = min(_VALIDATION_SHARE, _MOST_VALIDATION_ROWS / rows)
     settings = {
-        "tasks": [entry | {"validation_split": _VALIDATION_SHARE}],
+        "tasks": [entry | {"validation_split": share}],
         "methods": list(dict.fromkeys([BASELINE, *options.methods])),
         "models": options.model,
         "options": parse_options(options.options),
@@ -405,8 +408,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneSentenceParser(
         prog="hf-mixup suggest",
         description="Compare mixup methods with plain fine-tuning on a training file by successive halving, and say "
-        "which one to use, what it is expected to gain and how sure that is. A fifth of the rows is held out for "
-        "that, a fifth of the rest chooses between the methods. Where nothing is clearly better it is none.",
+        "which one to use, what it is expected to gain and how sure that is. A fifth of the rows, at most 1000, is "
+        "held out for that; a fifth of the rest, at most 500, chooses between the methods. Where nothing is clearly "
+        "better it is none.",
     )
     parser.add_argument("train_file", metavar="TRAIN_FILE", help="a .csv, .json or .jsonl file as for hf-mixup train")
     parser.add_argument("--budget", required=True, type=_budget, metavar="TIME", help="such as 30m or 2h")

@@ -456,17 +456,28 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, partner, inverse, weight):
         ctx.save_for_backward(inverse, weight)
-        return _lerp_(states.index_select(0, partner), states, weight)
+        return _lerp_(_rows(states, partner), states, weight)
 
     @staticmethod
     def backward(ctx, gradient):
         inverse, weight = ctx.saved_tensors
-        theirs = gradient.index_select(0, inverse)
+        theirs = _rows(gradient, inverse)
         if weight.ndim == 0:
             return _lerp_(theirs, gradient, weight), None, None, None
         # Row j received (1 - w) of the row that it was the partner of: that row's weight, not its own.
         own, lent = weight * gradient, (1 - weight.index_select(0, inverse)) * theirs
         return (own + lent).to(gradient.dtype), None, None, None
+
+
+def _rows(states: Tensor, index: Tensor) -> Tensor:
+    """`states[index]`, a copy."""
+    if states.device.type != "cpu" or states.ndim < 3 or not states.is_contiguous():
+        return states.index_select(0, index)
+    # A CPU copies rows of over 32,768 elements one after the other, the threads meeting at each of them; smaller
+    # pieces they share out among themselves at once.
+    inner = states[0].numel() // states.shape[-1]
+    pieces = index.unsqueeze(1) * inner + torch.arange(inner)
+    return states.view(-1, states.shape[-1]).index_select(0, pieces.view(-1)).view(states.shape)
 
 
 def _lerp_(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:

@@ -86,7 +86,10 @@ def draw_differences(
         factor: the numbers are drawn times this.
         limits: the ends of the scale, before that.
     """
-    with _panel(title, height=1.1 + 0.42 * len(rows)) as (figure, axes):
+    names = [_wrapped(row.method).split("\n") for row in rows]
+    height, longest = max(map(len, names)), max(len(line) for name in names for line in name)
+    size = {"height": 1.1 + max(0.42, 0.1 + 0.17 * height) * len(rows), "width": max(_WIDTH, 2.6 + 0.085 * longest)}
+    with _panel(title, **size) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=1)
         for place, (row, has_interval) in enumerate(zip(rows, sure, strict=True)):
             colour = look[row.method].colour
@@ -218,8 +221,10 @@ def draw_ranks(ranks: Ranks, look: Mapping[str, Style]) -> Figure:
     count, left = len(ordered), (len(ordered) + 1) // 2
     below = 0.5 + 0.35 * len(groups)
     depth = below + left
-    # Many methods need a longer axis.
-    with _panel("", height=0.9 + 0.34 * depth, width=_WIDTH if count <= 6 else 6.5) as (figure, axes):
+    # Many methods need a longer axis, and long names more room on both sides of it.
+    longest = max(len(line) for method in ranks.ranks for line in _wrapped(method).split("\n"))
+    width = max(_WIDTH if count <= 6 else 6.5, 2 + 0.17 * longest)
+    with _panel("", height=0.9 + 0.34 * depth, width=width) as (figure, axes):
         axes.axis("off")
         # The ends of the axis have room for the names beside them.
         margin = 0.66 * (count - 1)
@@ -331,9 +336,9 @@ def _panel(
 
 
 def _wrapped(method: str) -> str:
-    """A method with its options on a line of their own."""
+    """A method with its options on lines of their own."""
     name, _, options = method.partition(":")
-    return f"{name}\n{options.replace(':', ', ')}" if options else name
+    return "\n".join([name, *wrap(options.replace(":", ", "), 40, break_on_hyphens=False)])
 
 
 def _groups(ranks: Sequence[float], critical: float) -> list[tuple[int, int]]:

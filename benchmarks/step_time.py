@@ -69,12 +69,12 @@ WHERE = ("scratch", "output", "cpu")
 CLEAN = "tmix --mixup_layers 4 --mixup_clean average"
 QUICK = ("amplify", "amplify-code", "embedmix", "attentionmix", "ssmix", "tmix", CLEAN)
 FULL = (*QUICK, "sentmix", "manifold", "nonlinear")
-# On two cores with nothing else to do some five minutes, forty minutes and three hours.
+# On two cores with nothing else to do some five minutes, two hours and three hours.
 SUITES = {
     "quick": [f"--batch 16 --length 64 --pairs 20 --mixup_method {method}" for method in QUICK],
     "targets": [
-        *(f"--mixup_method {method}" for method in QUICK[:4]),
-        "--model bert-base --batch 8 --mixup_method amplify",
+        *(f"--mixup_method {method}" for method in QUICK),
+        *(f"--model bert-base --batch 8 --mixup_method {method}" for method in QUICK),
     ],
     "full": [
         *(f"--mixup_method {method}" for method in FULL),

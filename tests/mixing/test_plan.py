@@ -108,6 +108,24 @@ def test_gradcheck_also_for_a_learned_weight():
         assert torch.autograd.gradcheck(lambda x, w: mix(x, partner, w), (states, learned))
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 4), (3, 1, 2, 2), (4, 128, 384), (4, 6), (4,), (3, 1, 1)], ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_of_any_shape_and_layout(shape, transposed):
+    """Also of over 32,768 elements, which a CPU would copy one by one, and of tensors that are not contiguous."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(shape, generator=generator)
+    if transposed and len(shape) > 2:
+        states = torch.randn((*shape[:-2], shape[-1], shape[-2]), generator=generator).transpose(-1, -2)
+    partner = torch.randperm(shape[0], generator=generator)
+    states.requires_grad_()
+    mixed = mix(states, partner, torch.tensor(0.25))
+    mixed.backward(2 * states.detach())
+    for row in range(shape[0]):
+        torch.testing.assert_close(mixed[row], 0.25 * states[row] + 0.75 * states[partner[row]])
+        lender = int((partner == row).nonzero())
+        torch.testing.assert_close(states.grad[row], 2 * (0.25 * states[row] + 0.75 * states[lender]).detach())
+
+
 def test_a_key_draws_the_same_numbers_again_and_another_key_others():
     key = StepKey(seed=42, rank=0, step=7, micro=1)
     first = key.generator().random(4)

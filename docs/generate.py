@@ -78,8 +78,8 @@ each side.
 
 The machine is two cores of a shared host, on which one and the same step takes about 5 to 10 % more or less time from
 round to round. A hundred rounds so tell 1 % from nothing hardly ever: read the intervals. The lines of a batch of 32 x
-128 and those of BERT-base were measured with nothing else running but short commands of the lowest priority, most lines of
-16 x 64 beside other work. Of one run all methods share the plain steps, and so their noise.
+128 and those of BERT-base were measured with nothing else running but short commands of the lowest priority, most
+lines of 16 x 64 beside other work. Of one run all methods share the plain steps, and so their noise.
 
 """
 COLUMNS = """

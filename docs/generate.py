@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -215,6 +216,7 @@ def pages() -> dict[Path, str]:
     return found
 
 
+@cache
 def _grids() -> dict[str, list[Section]]:
     """The sections of the report on each file of results that is there."""
     files = {name: DOCS / "results" / f"{name}.jsonl" for name in GRIDS}

@@ -11,7 +11,7 @@ from typing import Any
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import Entry
 from hf_mixup.compare.results import primary_metric
-from hf_mixup.compare.statistics import BASELINE, Row, Setting, summarize
+from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
 
 Line = Mapping[str, Any]
 
@@ -146,16 +146,6 @@ class Evidence:
         """The rows of a setting that have a difference to `none`."""
         rows = (self.rows.get((setting, method)) for method in self.methods)
         return [row for row in rows if row is not None and row.difference is not None]
-
-
-def percent(share: float) -> str:
-    """A share in percent, with the digits that it has.
-
-    Example:
-        >>> percent(0.2), percent(0.001)
-        ('20%', '0.1%')
-    """
-    return f"{100 * share:.6g}%"
 
 
 def setting_of(run: Line) -> Setting:

@@ -18,7 +18,7 @@ from hf_mixup.compare.report import check_report, write_report
 from hf_mixup.compare.results import Results, primary_metric
 from hf_mixup.compare.run import check_runs
 from hf_mixup.compare.runner import run_grid
-from hf_mixup.compare.statistics import Row, summarize
+from hf_mixup.compare.statistics import Row, percent, summarize
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
 
 
@@ -84,7 +84,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
 
 def _table(measure: str, rows: Sequence[Row]) -> Table:
     setting = rows[0].setting
-    noise = f", {100 * setting.noise:.6g}% wrong labels" if setting.noise else ""
+    noise = f", {percent(setting.noise)} wrong labels" if setting.noise else ""
     table = Table(
         box=None,
         title=f"{setting.task}: {measure} ({setting.model}, {setting.size} train rows{noise})",

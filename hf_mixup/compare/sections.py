@@ -13,7 +13,7 @@ import yaml
 
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import NOTHING, Code, Entry, Picture, Section, Table
-from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, percent, setting_of
+from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, setting_of
 from hf_mixup.compare.statistics import (
     BASELINE,
     LESS_IS_BETTER,
@@ -21,6 +21,7 @@ from hf_mixup.compare.statistics import (
     Row,
     Setting,
     average_ranks,
+    percent,
     summarize,
     value_of,
 )

@@ -105,6 +105,16 @@ class Ranks:
     critical_difference: float
 
 
+def percent(share: float) -> str:
+    """A share in percent, with the digits that it has.
+
+    Example:
+        >>> percent(0.2), percent(0.001)
+        ('20%', '0.1%')
+    """
+    return f"{100 * share:.6g}%"
+
+
 def summarize(lines: Iterable[Mapping[str, Any]], measure: str) -> list[Row]:
     """Compare the methods of each setting by one measure.
 

@@ -179,13 +179,13 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
         common = set.intersection(*(set(lines[method]) for method in (BASELINE, *left)))
         if left and len(common) > seeds:
             seeds = len(common)
-            values = {
-                method: float(np.mean([_validation(lines[method][seed])[0] for seed in common]))
+            worth = {
+                method: np.mean([_validation(lines[method][seed]) for seed in common], axis=0).tolist()
                 for method in (BASELINE, *left)
             }
-            rounds.append(Round(seeds, values))
+            rounds.append(Round(seeds, {method: metric for method, (metric, _) in worth.items()}))
             if len(left) > 1:
-                left.sort(key=lambda method: [_mean(lines[method], common, part) for part in (0, 1)], reverse=True)
+                left.sort(key=worth.__getitem__, reverse=True)
                 chosen_by = common
         rounds_to_go -= 1
         if rounds_to_go == 0 or time.monotonic() + run_seconds > until:
@@ -342,11 +342,6 @@ def _part(grid: Grid, methods: Sequence[str], seeds: Sequence[int], size: str) -
     return Grid(grid.tasks, kept, (size,), grid.noise, tuple(seeds), grid.models, grid.options)
 
 
-def _key(grid: Grid, method: str, seed: int, size: str) -> str:
-    (cell,) = _part(grid, [method], [seed], size).cells()
-    return cell.key
-
-
 def _lines(results: Results, grid: Grid, size: str) -> dict[str, dict[int, dict[str, Any]]]:
     """The runs of this size that ended well, by method and seed."""
     found: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in grid.methods}
@@ -358,7 +353,7 @@ def _lines(results: Results, grid: Grid, size: str) -> dict[str, dict[int, dict[
 
 def _error(results: Results, grid: Grid, method: str, seeds: Sequence[int], size: str) -> str | None:
     """The error of the first of these runs that failed."""
-    lines = (results.lines.get(_key(grid, method, seed, size)) for seed in seeds)
+    lines = (results.lines.get(cell.key) for cell in _part(grid, [method], seeds, size).cells())
     errors = (line["error"] for line in lines if line is not None and line["status"] == "failed")
     return next((error.removeprefix("UsageError: ") for error in errors), None)
 
@@ -367,10 +362,6 @@ def _validation(line: dict[str, Any]) -> tuple[float, float]:
     """What a run is worth on its validation rows: the task's metric, and the negative loss, which settles ties."""
     metrics = line["validation"]
     return metrics[primary_metric(metrics)] or 0.0, -metrics["loss"]
-
-
-def _mean(lines: dict[int, dict[str, Any]], seeds: Sequence[int], part: int) -> float:
-    return float(np.mean([_validation(lines[seed])[part] for seed in seeds]))
 
 
 def _compare(

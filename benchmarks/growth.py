@@ -11,18 +11,26 @@ what would need memory for each pair of rows would come near 2.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from typing import Any
 
 import numpy as np
-import torch
-import transformers
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import linregress
-from step_time import Side, command_of, in_a_process, machine, measure_rounds, parser, peak_memory, start_of_peak
+from step_time import (
+    Side,
+    append,
+    command_of,
+    in_a_process,
+    machine,
+    measure_rounds,
+    on_gpu,
+    origin,
+    parser,
+    peak_memory,
+    start_of_peak,
+)
 
 STEP_AXES = {"batch": (4, 8, 16, 32, 64), "length": (32, 64, 128, 256), "depth": (1, 2, 4, 8)}
 ROWS = (1000, 4000, 16000, 64000)
@@ -62,7 +70,7 @@ def main() -> None:
     known = parser(__doc__)
     known.set_defaults(model="small", batch=8, length=64, pairs=10)
     options = known.parse_args()
-    options.cpu = options.cpu or not torch.cuda.is_available()
+    options.cpu = not on_gpu(options)
     table = Table(title=f"Slopes, plain and mixed by {options.mixup_method}, {options.threads} thread(s), {machine()}")
     for head in ("against", "from", "to", "time plain", "time mixed", "memory plain", "memory mixed"):
         table.add_column(head)
@@ -75,19 +83,15 @@ def main() -> None:
         }
         slopes = {name: slope(sizes, each) for name, each in values.items()}
         table.add_row(axis, str(sizes[0]), str(sizes[-1]), *(f"{value:.2f}" for value in slopes.values()))
-        if options.output:
-            line: dict[str, Any] = {
-                "command": command_of(options, known),
-                "machine": machine(),
-                "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-                "options": {name: getattr(options, name) for name in ("mixup_method", "threads", "batch", "length")},
-                "axis": axis,
-                "sizes": sizes,
-                **values,
-                "slopes": slopes,
-            }
-            with open(options.output, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        line = {
+            **origin(command_of(options, known)),
+            "options": {name: getattr(options, name) for name in ("mixup_method", "threads", "batch", "length")},
+            "axis": axis,
+            "sizes": sizes,
+            **values,
+            "slopes": slopes,
+        }
+        append(options.output, [line])
     Console().print(table)
 
 

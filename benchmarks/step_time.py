@@ -24,7 +24,7 @@ import multiprocessing
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
@@ -98,6 +98,11 @@ def config_of(options: argparse.Namespace) -> PreTrainedConfig:
     return config_class(**named, num_labels=6, pad_token_id=0)
 
 
+def on_gpu(options: argparse.Namespace) -> bool:
+    """Whether it runs on a GPU."""
+    return torch.cuda.is_available() and not options.cpu
+
+
 def depth_of(options: argparse.Namespace) -> int:
     """The number of blocks."""
     return options.depth or SHAPES[options.model]["num_hidden_layers"]
@@ -166,7 +171,7 @@ def random_batch(options: argparse.Namespace, seed: int) -> dict[str, torch.Tens
     ids = generator.integers(1000, 30000, (options.batch, options.length)) * mask
     labels = generator.integers(0, 6, options.batch)
     batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "labels": labels}
-    device = "cpu" if options.cpu or not torch.cuda.is_available() else "cuda"
+    device = "cuda" if on_gpu(options) else "cpu"
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
 
 
@@ -201,7 +206,7 @@ def measure_rounds(options: argparse.Namespace, others: Sequence[argparse.Namesp
 
 def start_of_peak(options: argparse.Namespace, mixed: bool) -> Callable[[], float]:
     """Counts the memory of this process from here on; returns what gives the MiB at its peak since."""
-    if torch.cuda.is_available() and not options.cpu:
+    if on_gpu(options):
         return lambda: torch.cuda.max_memory_allocated() / 2**20
     # The code of the libraries, which a process reads in as it is used, is not to count.
     small = {"model": "tiny", "depth": depth_of(options), "batch": 2, "length": 8}
@@ -250,26 +255,25 @@ def compiled_frames(options: argparse.Namespace) -> tuple[int, int]:
 
 def calls(options: argparse.Namespace, mixed: bool) -> dict[str, int]:
     """How many kernel launches and waits for the device a step has; on a CPU, operator calls and reads of a value."""
-    on_gpu = torch.cuda.is_available() and not options.cpu
+    gpu = on_gpu(options)
     watched = {"operator_calls": None, "reads": READS}
-    if on_gpu:
+    if gpu:
         watched = {"kernel_launches": LAUNCHES, "host_waits": WAITS}
     side = Side(options, mixed)
     for seed in range(2):
         side.step(random_batch(options, seed))
-    watch = profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])
+    watch = profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])
     # On the CPU values are checked, which is free there; those on a device are not looked at.
     checks = [patch(f"hf_mixup.mixing.{name}.can_read", return_value=False) for name in ("plan", "objectives")]
     with checks[0], checks[1]:
         side.step(random_batch(options, 2), watch)
-    events = {event.key: event.count for event in watch.key_averages() if on_gpu or event.key.startswith("aten::")}
+    events = {event.key: event.count for event in watch.key_averages() if gpu or event.key.startswith("aten::")}
     return {name: sum(events.get(key, 0) for key in keys or events) for name, keys in watched.items()}
 
 
 def target(options: argparse.Namespace) -> float:
     """The ratio that a mixed step must not exceed."""
-    on_gpu, method = torch.cuda.is_available() and not options.cpu, method_of(options)
-    depth = depth_of(options)
+    method, depth = method_of(options), depth_of(options)
     if isinstance(method.ratio, Spans):
         return 2.1
     if method.clean == "average":
@@ -281,7 +285,7 @@ def target(options: argparse.Namespace) -> float:
     if isinstance(method.ratio, AttentionProbe):
         return 1.08
     if method.site in ("attention", "attention_block"):
-        return (1.01 if options.compile else 1.03) if on_gpu else 1.02
+        return (1.01 if options.compile else 1.03) if on_gpu(options) else 1.02
     return 1.01
 
 
@@ -289,6 +293,11 @@ def method_of(options: argparse.Namespace) -> Method:
     """The method with the options of the command line."""
     given = {name.removeprefix("mixup_"): getattr(options, name) for name in MIXED_OPTIONS[1:]}
     return METHODS[options.mixup_method].with_options(**given)
+
+
+def mixed_words(options: Mapping[str, Any]) -> str:
+    """The method, with what was chosen otherwise than its defaults."""
+    return " ".join(str(options[name]) for name in MIXED_OPTIONS if options.get(name))
 
 
 def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, Any]]:
@@ -305,10 +314,8 @@ def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, 
         mixed_calls = in_a_process(calls, options, True)
         results.append(
             {
-                "command": command,
-                "machine": machine(),
-                "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-                "options": {name: value for name, value in vars(options).items() if name not in WHERE[:2]},
+                **origin(command),
+                "options": recorded(options),
                 "ratio_median": float(np.median(ratios)),
                 "ratio_interval_95": [float(interval.low), float(interval.high)],
                 "ratio_target": target(options),
@@ -322,6 +329,17 @@ def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, 
             }
         )
     return results
+
+
+def origin(command: str) -> dict[str, Any]:
+    """Where results come from."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"command": command, "machine": machine(), "versions": versions}
+
+
+def recorded(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags of a run, but for where things go."""
+    return {name: value for name, value in vars(options).items() if name not in WHERE[:2]}
 
 
 def machine() -> str:
@@ -347,7 +365,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
     for result in results:
         low, high = result["ratio_interval_95"]
         table.add_row(
-            " ".join(str(result["options"][name]) for name in MIXED_OPTIONS if result["options"][name]),
+            mixed_words(result["options"]),
             f"{result['ratio_median']:.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{result['ratio_target']:.3f}",
@@ -389,23 +407,34 @@ def command_of(options: argparse.Namespace, known: argparse.ArgumentParser) -> s
     return " ".join(words)
 
 
-def main() -> None:
-    known = parser(__doc__)
+def groups_of_runs(known: argparse.ArgumentParser) -> tuple[argparse.Namespace, Iterator[list[argparse.Namespace]]]:
+    """The flags as given, and the runs they ask for: those that differ in what they mix alone stand together."""
     known.add_argument("--suite", choices=sorted(SUITES), help="several methods; the other flags hold for each")
     given = known.parse_args()
     entries = SUITES[given.suite] if given.suite else [""]
     runs = [known.parse_args([*entry.split(), *sys.argv[1:]]) for entry in entries]
     for options in runs:
-        options.cpu = options.cpu or not torch.cuda.is_available()
+        options.cpu = not on_gpu(options)
 
     def common(options: argparse.Namespace) -> list[Any]:
         return [value for name, value in vars(options).items() if name not in MIXED_OPTIONS]
 
-    for _, group in groupby(runs, key=common):
-        results = measure(list(group), command_of(given, known))
-        if given.output:
-            with open(given.output, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(result) + "\n" for result in results)
+    return given, (list(group) for _, group in groupby(runs, key=common))
+
+
+def append(path: str | None, lines: Sequence[dict[str, Any]]) -> None:
+    """Append to a JSON-lines file, if there is one."""
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def main() -> None:
+    known = parser(__doc__)
+    given, groups = groups_of_runs(known)
+    for runs in groups:
+        results = measure(runs, command_of(given, known))
+        append(given.output, results)
         Console().print(table(results))
 
 

@@ -100,6 +100,28 @@ def test_slopes_are_the_powers(step_time):
     assert growth.slope((2, 4, 8), [3 * size**1.5 for size in (2, 4, 8)]) == pytest.approx(1.5)
 
 
+def test_added_operators_are_those_that_only_mixed_steps_have_and_less_those_that_they_leave_out(step_time):
+    operators = importlib.import_module("added_operators")
+    plain = {("add", "[2]"): (4, 0.4), ("add", "[3]"): (1, 0.2), ("isnan", ""): (1, 0.1), ("mm", "[9]"): (2, 7.0)}
+    mixed = {("add", "[2]"): (6, 0.9), ("add", "[3]"): (1, 0.9), ("lerp", "[2]"): (1, 0.5), ("mm", "[9]"): (2, 9.0)}
+    # Two more additions of 0.15 seconds each; what only took longer by chance does not count.
+    found = {entry["name"]: (entry["calls"], entry["seconds"]) for entry in operators.added(plain, mixed)}
+    assert found == {"lerp": (1, 0.5), "add": (2, pytest.approx(0.3)), "isnan": (-1, pytest.approx(-0.1))}
+    assert list(found) == ["lerp", "add", "isnan"]
+
+
+@pytest.mark.parametrize(("method", "operator"), [("amplify", "aten::lerp_"), ("sentmix", "aten::lerp_")])
+def test_the_mix_is_among_the_added_operators(step_time, tmp_path, method, operator):
+    operators = importlib.import_module("added_operators")
+    options = options_of(step_time, tmp_path, "--mixup_method", method)
+    found = operators.added(*(operators.calls_and_seconds(options, mixed) for mixed in (False, True)))
+    calls = {entry["name"]: entry["calls"] for entry in found}
+    # Forward and backward, once in each of the six blocks or once at the pooled vector.
+    assert calls[operator] == (12 if method == "amplify" else 2)
+    # No matrix product is added: both methods take one pass.
+    assert "aten::mm" not in calls and "aten::addmm" not in calls
+
+
 def test_the_figures_draw_what_was_measured():
     generate = load(ROOT / "docs" / "generate.py")
     line = {"axis": "batch", "sizes": [2, 4], "slopes": {}}
@@ -116,7 +138,7 @@ def test_the_figures_draw_what_was_measured():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "count"), [("step_time.py", 1), ("growth.py", 4)])
+@pytest.mark.parametrize(("script", "count"), [("step_time.py", 1), ("growth.py", 4), ("added_operators.py", 1)])
 def test_the_benchmarks_run(tmp_path, script, count):
     command = [sys.executable, str(ROOT / "benchmarks" / script), *TINY, "--pairs", "3"]
     subprocess.run([*command, "--output", "out.jsonl"], cwd=tmp_path, check=True, timeout=280)

@@ -104,9 +104,12 @@ def load_cell_data(task: Task, cell: Cell) -> CellData:
 def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
     """Divide the train file of a task without test file; the draw is the same each time, and stratified.
 
+    A text that stands in several rows is in one of the two parts only, and once in the test rows: a model has not seen
+    what it is tested on.
+
     Args:
         task: its `files` are `train` alone.
-        share: how many of the rows become test rows, above 0 and below 1.
+        share: how many of the different texts become test rows, above 0 and below 1.
         most: but not more of them than this.
         folder: where the two files go.
 
@@ -121,16 +124,20 @@ def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
     encoded = labels.encode(whole)
     if len(set(encoded)) < 2:
         raise UsageError(f"{whole.source} has the label {encoded[0]} in every row; there is nothing to learn")
+    texts = list(zip(*map(whole.values, text_columns), strict=True))
+    first = sorted({text: position for position, text in reversed(list(enumerate(texts)))}.values())
     needed = max(_LEAST_ROWS, _LEAST_OF_A_CLASS * labels.num_labels)
-    if len(whole) < needed:
+    if len(first) < needed:
         raise UsageError(
-            f"{whole.source} has {len(whole)} rows, of which some are held out; give at least {needed}, that is "
-            f"{_LEAST_ROWS}, and {_LEAST_OF_A_CLASS} for each of its {labels.num_labels} classes"
+            f"{whole.source} has {len(first)} rows with different texts, some of which are held out; give at least "
+            f"{needed} ({_LEAST_ROWS} in all and {_LEAST_OF_A_CLASS} for each of its {labels.num_labels} classes)"
         )
-    classes = encoded if labels.kind == "single" else None
-    parts = split_off_validation(whole, min(share, most / len(whole)), 0, classes)
+    classes = [encoded[position] for position in first] if labels.kind == "single" else None
+    _, test = split_off_validation(whole.select(first), min(share, most / len(first)), 0, classes)
+    tested = set(zip(*map(test.values, text_columns), strict=True))
+    train = whole.select([position for position, text in enumerate(texts) if text not in tested])
     files = {}
-    for name, part in zip(("train", "test"), parts, strict=True):
+    for name, part in (("train", train), ("test", test)):
         columns = {column: part.values(column) for column in (*text_columns, *labels.columns)}
         # Whether "1" is a name or a number depends on the format, which therefore stays.
         if whole.kind == "csv":

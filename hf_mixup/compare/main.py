@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "options": ("FLAG=VALUE", "flags of run_glue_mixup.py for all runs, such as num_train_epochs=3"),
     }
     for name, (metavar, text) in axes.items():
-        parser.add_argument(f"--{name}", nargs="+", metavar=metavar, help=text)
+        parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=metavar, help=text)
     parser.add_argument("--tune", metavar="N", help="give each method N Optuna trials on the validation rows first")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="where they run (default: local)")

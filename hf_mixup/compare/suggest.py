@@ -275,9 +275,9 @@ def _grid(options: argparse.Namespace, folder: Path) -> Grid:
     share = min(_VALIDATION_SHARE, _MOST_VALIDATION_ROWS / rows)
     settings = {
         "tasks": [entry | {"validation_split": share}],
-        "methods": list(dict.fromkeys([BASELINE, *options.methods])),
+        "methods": list(dict.fromkeys([BASELINE, *(options.methods or CANDIDATES)])),
         "models": options.model,
-        "options": parse_options(options.options),
+        "options": parse_options(options.options or ()),
         "seeds": 1,
     }
     grid = make_grid(settings)
@@ -408,8 +408,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         nargs="+",
+        action="extend",
         metavar="METHOD",
-        default=CANDIDATES,
         help=f"as for hf-mixup compare (default: {' '.join(CANDIDATES)})",
     )
     parser.add_argument("--model", default=MINILM, help="a folder or a name on the Hub (default: %(default)s)")
@@ -418,8 +418,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--options",
         nargs="+",
+        action="extend",
         metavar="FLAG=VALUE",
-        default=(),
         help="flags of run_glue_mixup.py for all runs, such as num_train_epochs=3",
     )
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")

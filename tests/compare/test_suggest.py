@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -244,6 +245,20 @@ def test_the_test_rows_are_a_stratified_part_of_the_file(tmp_path, ending):
     assert len(load_cell_data(few, Cell("requests", "tiny", "all", 0.0, "none", 1)).splits["test"]) == 8
 
 
+def test_a_text_that_stands_in_several_rows_is_not_both_trained_on_and_tested(tmp_path):
+    rows = [(f"text {number}", f"kind {number % 3}") for number in range(60)]
+    rows += [rows[number % 30] for number in range(90)]
+    path = tmp_path / "requests.csv"
+    write_csv(path, ("question", "kind"), rows)
+    task = split_off_test(Task("requests", {"train": str(path)}, label_column_name="kind"), 0.25, 2000, tmp_path)
+    data = load_cell_data(task, Cell("requests", "tiny", "all", 0.0, "none", 1))
+    tested = data.texts("test")
+    trained = [*data.texts("train"), *data.texts("validation")]
+    # A quarter of the 60 texts, each once; all rows with other texts are trained on.
+    assert len(tested) == len(set(tested)) == 15 and not set(tested) & set(trained)
+    assert Counter(trained) == Counter((text,) for text, _ in rows if (text,) not in tested)
+
+
 # ---- The command ----
 
 
@@ -331,7 +346,7 @@ def test_files_that_do_not_fit(world, capsys, tmp_path):
         ("one.csv", "sentence,label\nhello,a\n", "one.csv"),
         ("same.csv", "sentence,label\n" + "hello,a\n" * 50, "same.csv"),
         ("score.csv", "sentence,label\n" + "hello,2.5\n" * 50, "score.csv has the label 2.5 in every row"),
-        ("few.csv", "sentence,label\nhello,a\nbye,b\nwho,c\n", "few.csv has 3 rows, of which some are held out"),
+        ("few.csv", "sentence,label\nhello,a\nbye,b\nwho,c\n", "few.csv has 3 rows with different texts"),
         ("many.csv", "sentence,label\n" + "".join(f"hi,c{n % 30}\n" for n in range(45)), "give at least 150"),
     ):
         if content is not None:

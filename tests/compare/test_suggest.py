@@ -274,14 +274,16 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
 def test_the_command_says_what_to_run(file, tiny_bert_folder, world, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     world.accuracy = {"none": 0.7, "amplify:alpha=0.4": 0.9, "tmix": 0.8}
-    words = [file, "--budget", "10m", "--methods", "amplify:alpha=0.4", "tmix", "--model", tiny_bert_folder]
-    code, out, err = run(capsys, *words, "--options", "num_train_epochs=2", "--output", str(tmp_path / "out.jsonl"))
+    words = [file, "--budget", "10m", "--methods", "amplify:alpha=0.4", "--methods", "tmix"]
+    words += ["--model", tiny_bert_folder, "--options", "num_train_epochs=2", "--options", "learning_rate=1e-3"]
+    code, out, err = run(capsys, *words, "--output", str(tmp_path / "out.jsonl"))
     assert code == 0, err
     assert "Suggestion: amplify:alpha=0.4" in out and "round 2" in out
     line = next(line for line in out.splitlines() if "hf-mixup train" in line)
     (model, data, training), _ = parse_arguments(shlex.split(line)[2:], ARGUMENTS)
     assert (model.model_name_or_path, data.train_file) == (tiny_bert_folder, file)
     assert (training.mixup_method, training.mixup_alpha, training.num_train_epochs) == ("amplify", 0.4, 2)
+    assert training.learning_rate == 1e-3
     assert training.do_train and len(Results(tmp_path / "out.jsonl").runs()) > 6
 
 

@@ -6,13 +6,16 @@
 Whole steps differ by chance more than by mixing, see `step_time.py`. So here steps of both kinds are profiled, and the
 calls of one are set against those of the other: an operator that one kind calls more often, with inputs of the same
 shapes, counts with so many calls more and the mean time of these. What the mixed step leaves out counts negative.
-Times are those of the device; on a CPU profiling makes short calls longer.
+Times are those of the device; on a CPU profiling makes short calls longer. Beside them stands what getting a batch
+with its plan takes the host longer than without one.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from rich.box import SIMPLE
@@ -33,7 +36,7 @@ from step_time import (
 )
 from torch.profiler import ProfilerActivity, profile
 
-STEPS = 3
+STEPS, BATCHES = 3, 200
 # So many operators are named, those that take or save most.
 NAMED = 8
 Calls = Mapping[tuple[str, str], tuple[float, float]]
@@ -55,6 +58,18 @@ def calls_and_seconds(options: argparse.Namespace, mixed: bool) -> Calls:
         if microseconds and event.key.startswith("aten::"):
             found[event.key, str(event.input_shapes)] = event.count / STEPS, microseconds / 1e6 / STEPS
     return found
+
+
+def seconds_of_a_batch(options: argparse.Namespace, mixed: bool) -> float:
+    """The median time of the host to get a batch, with its plan."""
+    trainer = Side(options, mixed).trainer
+    batch, times = random_batch(options, 0), []
+    for step in range(BATCHES):
+        trainer.state.global_step = step
+        start = time.perf_counter()
+        trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+        times.append(time.perf_counter() - start)
+    return median(times)
 
 
 def added(plain: Calls, mixed: Calls) -> list[dict[str, Any]]:
@@ -80,7 +95,7 @@ def table(lines: list[dict[str, Any]]) -> Table:
     """A row for each method: what a mixed step adds to a plain one, and by which operators."""
     threads = lines[0]["options"]["threads"]
     shown = Table(box=SIMPLE, title=f"Operators added to a plain step, {threads} thread(s), {lines[0]['machine']}")
-    for head in ("method", "model", "added", "most of it"):
+    for head in ("method", "model", "added", "host, ms", "most of it"):
         shown.add_column(head)
     for line in lines:
         plain, options = line["plain_seconds"], line["options"]
@@ -94,6 +109,7 @@ def main() -> None:
     given, groups = groups_of_runs(known)
     for runs in groups:
         plain = in_a_process(calls_and_seconds, runs[0], False)
+        plain_host = in_a_process(seconds_of_a_batch, runs[0], False)
         lines = []
         for options in runs:
             operators = added(plain, in_a_process(calls_and_seconds, options, True))
@@ -103,6 +119,7 @@ def main() -> None:
                 "plain_seconds": sum(seconds for _, seconds in plain.values()),
                 "added_seconds": sum(each["seconds"] for each in operators),
                 "operators": operators[:NAMED],
+                "host_seconds_added": in_a_process(seconds_of_a_batch, options, True) - plain_host,
             }
             lines.append(line)
         append(given.output, lines)

@@ -111,8 +111,8 @@ OPERATORS = """
 
 Whole steps differ by chance more than by mixing. So here steps of both kinds are profiled, and their operators set
 against each other: one that a mixed step calls more often, with inputs of the same shapes, counts with these calls and
-their mean time; what it leaves out counts negative. Shares are of the time of all operators of a plain step. Drawing
-the plans, some 0.6 ms a step on the host, is not in them.
+their mean time; what it leaves out counts negative. Shares are of the time of all operators of a plain step. Host is
+what it takes to get a batch with its plan longer than without one, whatever the model.
 
 """
 WHOLE_RUNS = """
@@ -321,14 +321,15 @@ def _ratios(runs: list[dict]) -> str:
 
 
 def _added(lines: list[dict]) -> str:
-    head = ("method", "model", "batch x length", "added", "most of it")
+    head = ("method", "model", "batch x length", "added", "host, ms", "most of it")
     cells = []
     for line in lines:
         options, plain = line["options"], line["plain_seconds"]
         most = [f"{each['name'].removeprefix('aten::')} {each['seconds'] / plain:.2%}" for each in line["operators"]]
         shape = f"{options['batch']} x {options['length']}"
         total = f"{line['added_seconds'] / plain:.2%}"
-        cells.append((f"`{_mixed(line)}`", options["model"], shape, total, ", ".join(most[:4])))
+        host = f"{1000 * line['host_seconds_added']:.2f}"
+        cells.append((f"`{_mixed(line)}`", options["model"], shape, total, host, ", ".join(most[:4])))
     return _rows(head, cells)
 
 

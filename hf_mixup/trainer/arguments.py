@@ -185,30 +185,13 @@ class MixupTrainingArguments(TrainingArguments):
             check_even(self.per_device_train_batch_size)
 
     def mixup(self) -> Method:
-        """The chosen method with the options that were given. Read anew at every step, so that options may change."""
+        """The chosen method with the options that were given. Options may change while it trains."""
         check_choice("mixup_method", self.mixup_method, METHODS)
-        return METHODS[self.mixup_method].with_options(
-            alpha=self.mixup_alpha,
-            draws=self.mixup_draws,
-            lam=self.mixup_lambda,
-            ratio=self.mixup_ratio,
-            points=self.mixup_points,
-            temperature=self.mixup_temperature,
-            attention_layer=self.mixup_attention_layer,
-            attention_head=self.mixup_attention_head,
-            per_sample=self.mixup_per_sample,
-            layers=self.mixup_layers,
-            site=self.mixup_site,
-            partner=self.mixup_partner,
-            attention_mask=self.mixup_attention_mask,
-            clean=self.mixup_clean,
-            clean_weight=self.mixup_clean_weight,
-            label_weight=self.mixup_label_weight,
-            updates=self.mixup_updates,
-            prob=self.mixup_prob,
-            start=self.mixup_start,
-            stop=self.mixup_stop,
-        )
+        return METHODS[self.mixup_method].with_options(**self.mixup_options())
+
+    def mixup_options(self) -> dict[str, Any]:
+        """The options as `Method.with_options` takes them; None where the method's own setting stays."""
+        return {option: getattr(self, name) for name, option in _OPTIONS.items()}
 
     def groups_pairs(self) -> bool:
         """Whether pairs are drawn over the whole training set and then grouped by length."""
@@ -231,3 +214,10 @@ class MixupTrainingArguments(TrainingArguments):
                 f"class_weights={given!r} is not allowed: give balanced, or one number above 0 for each class: 1,2.5."
             )
         return weights
+
+
+_OPTIONS = {
+    option.name: {"mixup_lambda": "lam"}.get(option.name, option.name.removeprefix("mixup_"))
+    for option in fields(MixupTrainingArguments)
+    if option.name.startswith("mixup_") and option.name != "mixup_method"
+}

@@ -100,6 +100,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         """Forget what belongs to one training run; options and model may be others in the next."""
         self._mixup: Mixup | None = None
         self._mixup_model: nn.Module | None = None
+        self._mixup_options: tuple[str, dict[str, Any]] | None = None
+        self._recorded: Mixup | None = None
         self._objective: Objective | None = None
         self._non_finite = torch.zeros((), device=self.args.device)
         self._filters_logs = self.args.logging_nan_inf_filter
@@ -200,9 +202,13 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         return {**batch, PLAN: self._current_mixup().plan(batch, batch["labels"], key, progress)}
 
     def _current_mixup(self) -> Mixup:
-        """The method of the arguments as they stand now: hyperparameter search changes them between trials."""
-        method = self.args.mixup()
-        if self._mixup is None or self._mixup.method != method or self._mixup_model is not self.model:
+        """The method of the arguments as they stand now: hyperparameter search changes them between trials.
+
+        It is made anew where they changed, and not in each step.
+        """
+        options = self.args.mixup_method, self.args.mixup_options()
+        if self._mixup is None or self._mixup_options != options or self._mixup_model is not self.model:
+            method = self.args.mixup()
             mixup_model = next((module for module in self.model.modules() if isinstance(module, MixupModel)), None)
             if method.site is not None and mixup_model is None:
                 raise ValueError(
@@ -216,12 +222,15 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 )
             if self.compute_loss_func is not None:
                 _check_loss_func(method)
-            self._mixup, self._mixup_model = self._new_mixup(method), self.model
+            self._mixup, self._mixup_model, self._mixup_options = self._new_mixup(method), self.model, options
         return self._mixup
 
     def _record_mixup(self) -> None:
         """Note in the config how the model is trained: now, whatever an earlier training noted there."""
         config, mixup = self._config(), self._current_mixup()
+        if mixup is self._recorded:
+            return
+        self._recorded = mixup
         if mixup.method.site is not None:
             config.mixup = mixup.settings()
         elif hasattr(config, "mixup"):

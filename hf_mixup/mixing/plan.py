@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +104,7 @@ class PairPlan:
     clean_weight: float | None = None
     probe: AttentionProbe | None = None
     inverse: Tensor | None = None
+    _masks: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_partner(self.partner)
@@ -227,9 +228,9 @@ class PairPlan:
         if mask is None:
             return hidden_states, None
         # Where the word embeddings were mixed, the mask comes with clean and mixed rows already.
-        clean_mask, mixed_mask = mask[: self.rows], self._mixed_mask(mask[-self.rows :], layer)
+        mixed_mask = self._mixed_mask(mask, layer)
         apart = hidden_states.shape[0] > self.rows
-        return hidden_states, torch.cat([clean_mask, mixed_mask]) if apart else mixed_mask
+        return hidden_states, torch.cat([mask[: self.rows], mixed_mask]) if apart else mixed_mask
 
     def mask_after(self, mask: Tensor, layer: int) -> Tensor:
         """Which positions attention sees after block `layer` (0: after the embeddings), of clean and mixed rows.
@@ -242,15 +243,28 @@ class PairPlan:
 
     def _mixed_mask(self, mask: Tensor, layer: int) -> Tensor:
         """The mask of mixed rows: the policy's, once something was mixed before the attention of the block."""
+        own = mask[-self.rows :]
         if self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
-            return mask
-        partners = mask.index_select(0, self.partner)
+            return own
+        joined = self._joined_mask(mask)
+        return joined if self.drawn is None else torch.where(self.drawn < layer, joined, own)
+
+    def _joined_mask(self, mask: Tensor) -> Tensor:
+        """The union or intersection of the rows' masks and their partners'; once for all blocks of an encoder."""
+        # A compiler finds what is computed twice by itself, and would have to give a memo back with the output.
+        memo = [] if torch.compiler.is_compiling() else self._masks
+        for known, joined in memo:
+            if known is mask:
+                return joined
+        own = mask[-self.rows :]
+        partners = own.index_select(0, self.partner)
         union = self.attention_mask == "union"
         if mask.is_floating_point():
-            mixed = torch.maximum(mask, partners) if union else torch.minimum(mask, partners)
+            joined = torch.maximum(own, partners) if union else torch.minimum(own, partners)
         else:
-            mixed = mask | partners if union else mask & partners
-        return mixed if self.drawn is None else torch.where(self.drawn < layer, mixed, mask)
+            joined = own | partners if union else own & partners
+        memo.append((mask, joined))
+        return joined
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,7 @@
 """Plans, keys and the mix itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,28 @@ def test_masks_are_joined_from_the_block_after_the_mixing_on():
     assert mask_of(both, mask, 1).tolist() == [[1, 0, 0, 0]] * 2
     assert mask_of(union, None, 2) is None
     assert torch.equal(mask_of(PairPlan(partner, weight, "embeddings"), mask, 1), mask)
+
+
+def test_masks_are_joined_once_for_all_blocks_that_get_the_same_one():
+    mask = torch.tensor([[True, True, False, False], [True, True, True, False], [True, False, False, False]])
+    other = mask.flip(0)
+    plan = PairPlan(torch.tensor([2, 0, 1]), torch.tensor(0.5), "hidden", (2, 3), attention_mask="union")
+    states = torch.zeros(3, 4, 1)
+    joined = [plan.enter_block(states, mask, layer)[1] for layer in (1, 2, 3, 4, 5)]
+    # Another mask, as of blocks that look elsewhere, is joined for itself.
+    joined.append(plan.enter_block(states, other, 5)[1])
+    union, others = (
+        [[a or b for a, b in zip(rows[row], rows[plan.partner[row]], strict=True)] for row in range(3)]
+        for rows in (mask.tolist(), other.tolist())
+    )
+    assert [found.tolist() for found in joined] == [mask.tolist()] * 2 + [union] * 3 + [others]
+    assert joined[2] is joined[3] is joined[4]
+    # Which block mixes may be drawn: the others are the row's own up to it.
+    drawn = replace(plan, drawn=torch.tensor(3))
+    found = [drawn.enter_block(states, mask, layer)[1].tolist() for layer in (2, 3, 4, 5)]
+    assert found == [mask.tolist()] * 2 + [union] * 2
+    # A plan for another batch knows nothing of it.
+    assert replace(plan, partner=torch.tensor([0, 1, 2]), inverse=None).enter_block(states, mask, 6)[1].equal(mask)
 
 
 def test_clean_rows_go_beside_the_mixed_ones_from_the_first_mixed_block_on():

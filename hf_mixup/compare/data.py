@@ -41,6 +41,11 @@ class CellData:
     splits: dict[str, Split]
     true_classes: NDArray[np.int64] | None
 
+    @property
+    def wrong_labels(self) -> int | None:
+        """How many of the train labels are wrong; None where that is not known."""
+        return None if self.true_classes is None else int((self.encoded("train") != self.true_classes).sum())
+
     def texts(self, split: str) -> list[tuple[str, ...]]:
         """The texts of each row, one or two."""
         return list(zip(*(self.splits[split].values(column) for column in self.text_columns), strict=True))
@@ -70,7 +75,8 @@ def load_cell_data(task: Task, cell: Cell) -> CellData:
     """Read the files of a task and draw what the cell trains on.
 
     The held-out rows, the subset and the wrong labels depend on the task and the seed, and not on the method or the
-    model. Subsets are stratified, hold each class, and a larger one holds the smaller one of the same seed.
+    model. Subsets are stratified and hold each class. Of those given as rows or shares a larger one holds the smaller
+    one of the same seed, and so do those given as shots.
 
     Raises:
         UsageError: the files do not fit, or the subset is too small for its classes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -73,7 +73,7 @@ class Evidence:
         look: their style in all figures.
         metric: the metric that each setting is judged by.
         rows: its comparison, by setting and method.
-        pairs: how many seeds a method shares with `none`.
+        failed: how many runs of each method failed.
     """
 
     def __init__(self, lines: Iterable[Line]) -> None:
@@ -101,11 +101,9 @@ class Evidence:
             for row in summarize(self.runs, name)
             if self.metric[row.setting] == name
         }
-        self.pairs = {
-            (setting, method): len(seeds_of(runs) & seeds_of(by_method.get(BASELINE, [])))
-            for setting, by_method in self.by_setting.items()
-            for method, runs in by_method.items()
-        }
+        self.failed = Counter(
+            line["cell"]["method"] for line in self.lines if line["kind"] == "run" and line["status"] == "failed"
+        )
 
     def train_rows(self, setting: Setting) -> float:
         """The mean number of train rows of the runs."""
@@ -123,12 +121,12 @@ class Evidence:
         """What a setting is called on each of these axes."""
         rows = " rows" if setting.size == "all" or setting.size.isdigit() else ""
         words = {"task": setting.task, "model": setting.model, "size": setting.size + rows}
-        words["noise"] = f"{percent(setting.noise)} wrong"
+        words["noise"] = f"{percent(setting.noise)} made wrong"
         return {axis: words[axis] for axis in self.axes()}
 
     def setting_columns(self) -> list[str]:
         """The headings of the axes."""
-        names = {"task": "task", "model": "model", "size": "train rows", "noise": "wrong labels"}
+        names = {"task": "task", "model": "model", "size": "train rows", "noise": "labels made wrong"}
         return [names[axis] for axis in self.axes()]
 
     def setting_entries(self, setting: Setting) -> list[Entry]:
@@ -138,9 +136,21 @@ class Evidence:
         entries["noise"] = Entry(percent(setting.noise), setting.noise)
         return [entries[axis] for axis in self.axes()]
 
+    def same_seeds(self, setting: Setting) -> bool:
+        """Whether all methods of a setting have the same seeds."""
+        return len({frozenset(seeds_of(runs)) for runs in self.by_setting[setting].values()}) == 1
+
+    def relative_time(self, setting: Setting, method: str) -> list[float]:
+        """The time of a step over that of `none`, for each seed that both have."""
+        plain, own = (
+            {run["cell"]["seed"]: run["cost"]["step_seconds"] for run in self.by_setting[setting].get(name, [])}
+            for name in (BASELINE, method)
+        )
+        return [own[seed] / plain[seed] for seed in sorted(own.keys() & plain.keys())]
+
     def is_sure(self, row: Row) -> bool:
         """Whether a row has an interval: one seed tells nothing of others."""
-        return row.difference is not None and self.pairs[row.setting, row.method] > 1
+        return row.difference is not None and row.pairs > 1
 
     def compared(self, setting: Setting) -> list[Row]:
         """The rows of a setting that have a difference to `none`."""

@@ -108,31 +108,36 @@ def draw_differences(
 
 
 def draw_curves(
-    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
     look: Mapping[str, Style],
     title: str,
     xlabel: str,
     ylabel: str,
     log: bool,
+    zero: bool = False,
 ) -> Figure:
-    """A line for each method through its means, with bars of one standard deviation.
+    """A line for each method through its points, with a bar at each.
 
     Args:
-        curves: for each method its points: x, mean and standard deviation (nan for none).
+        curves: for each method its points: x, y and the ends of the bar (nan for none).
         look: the style of each method.
         title, xlabel, ylabel: what stands at the panel.
         log: whether x has a logarithmic scale.
+        zero: whether a line marks 0.
     """
-    positions = sorted({x for points in curves.values() for x, _, _ in points})
+    positions = sorted({point[0] for points in curves.values() for point in points})
     spread = math.log(positions[-1] / positions[0]) if log else positions[-1] - positions[0]
     with _panel(title, height=3.2, legend=look, methods=list(curves)) as (figure, axes):
         for number, (method, points) in enumerate(curves.items()):
-            style, (x, means, deviations) = look[method], map(np.array, zip(*sorted(points), strict=True))
+            style, (x, y, low, high) = look[method], map(np.array, zip(*sorted(points), strict=True))
             # Side by side, so that bars do not cover each other.
             shift = 0.012 * spread * (number - (len(curves) - 1) / 2)
             x = x * math.exp(shift) if log else x + shift
             line = {"color": style.colour, "marker": style.marker, "linestyle": style.dash}
-            axes.errorbar(x, means, np.nan_to_num(deviations), **line, linewidth=1.6, markersize=6, capsize=2.5)
+            bars = np.nan_to_num([y - low, high - y])
+            axes.errorbar(x, y, bars, **line, linewidth=1.6, markersize=6, capsize=2.5)
+        if zero:
+            axes.axhline(0, color=INK, linewidth=1)
         if log:
             axes.set_xscale("log")
         axes.set_xticks(positions, [f"{position:g}" for position in positions])
@@ -205,7 +210,7 @@ def draw_cost(
             style = look[method]
             mark = {"color": style.colour, "marker": style.marker, "markersize": 7.5, "linestyle": "none"}
             axes.errorbar(x, mean, 0 if math.isnan(deviation) else deviation, **mark, capsize=2.5)
-        axes.set_xlim(0, 1.08 * max(x for x, _, _ in points.values()))
+        axes.set_xlim(0, 1.08 * max((x for x, _, _ in points.values()), default=1))
         axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 

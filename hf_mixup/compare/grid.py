@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
@@ -25,6 +25,7 @@ from run_glue_mixup import DataTrainingArguments, ModelArguments
 ARGUMENTS = (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
 _FLAGS = {option.name for arguments in ARGUMENTS for option in fields(arguments) if option.init}
 _FILES = ("train", "validation", "test", "ood", "clean_train")
+_READING = ("text_column_names", "label_column_name", "task_name", "validation_split")
 _WEIGHTS = (".json", ".safetensors", ".bin")
 _ENDINGS = (".csv", ".json", ".jsonl")
 _MOST_SEEDS = 1000
@@ -75,9 +76,13 @@ class Task:
         digest = hashlib.sha256()
         for split, path in sorted(self.files.items()):
             digest.update(split.encode() + hashlib.sha256(Path(path).read_bytes()).digest())
-        settings = {name: value for name, value in asdict(self).items() if name not in ("files", "options", "name")}
+        settings = {name: getattr(self, name) for name in _READING}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:12]
+
+    def reading(self) -> dict[str, Any]:
+        """How the files are read, where that is not the default."""
+        return {name: getattr(self, name) for name in _READING if getattr(self, name) != getattr(Task, name)}
 
 
 @dataclass(frozen=True)

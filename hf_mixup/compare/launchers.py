@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
@@ -64,7 +64,7 @@ class Job:
     def record(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """The line with this content."""
         head = {"key": self.key, "kind": self.kind, "cell": asdict(self.cell), "data": self.task.fingerprint}
-        head["weights"] = self.weights
+        head |= {"weights": self.weights, "reading": self.task.reading()}
         return {**head, "options": dict(self.options), "tune": self.tune, **content}
 
     def failed(self, error: str) -> dict[str, Any]:
@@ -101,17 +101,17 @@ def _named(error: Exception, job: Job) -> str:
     return re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp[^/\s]+/", "", text)
 
 
-def run_locally(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]:
+def run_locally(waiting: deque[Job], at_once: int, log: Path) -> Iterator[Event]:
     """Do jobs in processes of this machine, the threads and the GPUs divided among them.
 
     A process that dies takes nothing with it but its job. The processes end with their parent, however it ends.
 
     Args:
-        jobs: what is to be done, in this order.
+        waiting: what is to be done, in this order; jobs are taken out as they begin. What is cleared is not begun.
         at_once: the number of processes.
         log: the file that takes what they write.
     """
-    context, waiting = get_context("spawn"), deque(jobs)
+    context = get_context("spawn")
     busy: dict[Connection, tuple[BaseProcess, Job]] = {}
     threads = max(1, torch.get_num_threads() // at_once)
     slots = deque(_gpus(at_once))
@@ -155,14 +155,14 @@ def run_locally(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]
             process.kill()
 
 
-def run_on_ray(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]:
+def run_on_ray(waiting: deque[Job], at_once: int, log: Path) -> Iterator[Event]:
     """Do jobs on a Ray cluster: that of RAY_ADDRESS, else one that is started on this machine.
 
     The files of tasks and models have the same paths on all machines. Each run has a share of the CPUs, and a GPU
     where the cluster has some.
 
     Args:
-        jobs: what is to be done, in this order.
+        waiting: what is to be done, in this order; jobs are taken out as they begin. What is cleared is not begun.
         at_once: how many run at once; on a cluster started here also the number of its workers.
         log: unused: Ray keeps the logs of its workers itself.
 
@@ -178,7 +178,7 @@ def run_on_ray(jobs: Sequence[Job], at_once: int, log: Path) -> Iterator[Event]:
         resources = ray.cluster_resources()
         share = max(1, int(resources.get("CPU", 1)) // at_once)
         remote = ray.remote(num_cpus=share, num_gpus=int("GPU" in resources), max_retries=0)(perform)
-        waiting, busy = deque(jobs), {}
+        busy = {}
         while waiting or busy:
             while waiting and len(busy) < at_once:
                 job = waiting.popleft()

@@ -84,7 +84,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
 
 def _table(measure: str, rows: Sequence[Row]) -> Table:
     setting = rows[0].setting
-    noise = f", {percent(setting.noise)} wrong labels" if setting.noise else ""
+    noise = f", {percent(setting.noise)} of their labels made wrong" if setting.noise else ""
     table = Table(
         box=None,
         title=f"{setting.task}: {measure} ({setting.model}, {setting.size} train rows{noise})",

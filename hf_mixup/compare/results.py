@@ -6,6 +6,7 @@ A line is a run (`kind` is `run`) or the tuning of a method (`kind` is `tuning`)
 - `cell`: `task`, `model`, `size`, `noise`, `method`, `seed`, as in `hf_mixup.compare.grid.Cell`;
 - `data`: the fingerprint of the task's files;
 - `weights`: that of the model's folder, or its name on the Hub;
+- `reading`: what the task says of its files: columns, GLUE task, share of the validation rows;
 - `options`: the flags of the run, without files, model and seed;
 - `tune`: the number of trials that the method had (0: none);
 - `status`: `done` or `failed`; after `failed` comes `error`, one sentence, and nothing of what follows;
@@ -15,10 +16,13 @@ A run has besides
 
 - `tuned`: the flags that its tuning found, which go before those of `options`;
 - `rows`: the number of rows of `train`, `validation`, `test` (and `ood`);
+- `wrong_train_labels`: how many of the train labels are wrong, those that the file has and those that were made; null
+  where that is not known;
 - `metrics`: the task's metrics on the test rows (`accuracy`, `f1_macro`, ...);
 - `validation`: the same on the validation rows, with their `loss`;
 - `measures`: of the test rows `nll`, `brier`, `ece`, `ace` (adaptive), each also with `_scaled` behind it: after
-  temperature scaling on the validation rows; `temperature`; `worst_class_accuracy`. Where wrong train labels are
+  temperature scaling on the validation rows; `temperature` (these are null where all validation rows are right, which
+  no temperature fits best); `worst_class_accuracy`. Where wrong train labels are
   known: `clean_rows_accuracy`, of the train rows with a right label; `flipped_rows_accuracy`, of the others against
   their true class; `flipped_rows_memorized`, against the wrong one. Where there is an OOD file:
   `ood_auroc_probability`, `ood_fpr95_probability`, `ood_auroc_energy`, `ood_fpr95_energy`. Runs with scores for labels
@@ -41,11 +45,13 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from hf_mixup.compare.grid import Cell, Grid
@@ -54,7 +60,7 @@ from hf_mixup.glue.folders import check_writable
 
 _START = b'{"key": '
 _WORDS = {
-    "data": "the content of the files",
+    "data": "the content of the files, or how they are read (columns, validation_split),",
     "tune": "the number of trials",
     "options": "an option",
     "weights": "the content of the model",
@@ -82,15 +88,15 @@ class Results:
             raise UsageError(f"{path} cannot be read ({error.strerror}); give another file") from error
         # Behind the last line end stands a line that was cut off when its writer was killed, or a whole one.
         whole = text.rfind(b"\n") + 1
-        self._cut_to, self._before_next = whole, b""
+        self._length, self._whole, self._before_next = len(text), whole, b""
         try:
             json.loads(text[whole:])
-            self._cut_to, self._before_next = len(text), b"\n"
+            self._whole, self._before_next = len(text), b"\n"
         except ValueError:
             if not whole and not _START.startswith(text[: len(_START)]):
                 raise UsageError(f"{path} is no file of results; give another file") from None
         self.lines: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(text[: self._cut_to].splitlines(), start=1):
+        for number, line in enumerate(text[: self._whole].splitlines(), start=1):
             try:
                 record = json.loads(line)
                 _check_line(record)
@@ -134,6 +140,25 @@ class Results:
                     "was another; give another file"
                 )
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process adds to the file inside.
+
+        Raises:
+            UsageError: one does already.
+        """
+        lock = FileLock(f"{self.path}.lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"another command writes to --output {self.path}; wait until it ends, or give another file"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line, and wait until it is on the disk.
 
@@ -143,8 +168,9 @@ class Results:
         line = json.dumps(jsonable(record), allow_nan=False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._cut_to is not None and self.path.exists():
-                os.truncate(self.path, self._cut_to)
+            # A line that was cut off, and only that: what others have added since then stays.
+            if self._whole < self._length == self.path.stat().st_size:
+                os.truncate(self.path, self._whole)
             with open(self.path, "ab") as file:
                 file.write(self._before_next + line.encode() + b"\n")
                 file.flush()
@@ -153,7 +179,7 @@ class Results:
             raise UsageError(
                 f"--output {self.path} cannot be written ({error.strerror}); mend that, and the same command goes on"
             ) from error
-        self._cut_to, self._before_next = None, b""
+        self._whole, self._before_next = self._length, b""
         self.lines[record["key"]] = json.loads(line)
 
     def runs(self) -> list[dict[str, Any]]:

@@ -120,6 +120,7 @@ def run_cell(cell: Cell, task: Task, model: str, options: Mapping[str, Any]) -> 
     steps = state["global_step"]
     record = {
         "rows": {name: len(split) for name, split in data.splits.items() if name != "clean_train"},
+        "wrong_train_labels": data.wrong_labels,
         "metrics": metric.compute(predictions=predictions, references=labels),
         "validation": validation_metrics(results),
         "cost": {
@@ -206,11 +207,16 @@ def measure(data: CellData, logits: Mapping[str, NDArray[np.float64]]) -> dict[s
     Returns:
         `measures` and `reliability`, as in `hf_mixup.compare.results`.
     """
-    labels = data.encoded("test")
-    temperature = fit_temperature(logits["validation"], data.encoded("validation"))
-    measures: dict[str, float] = {"temperature": temperature}
+    labels, held_out = data.encoded("test"), data.encoded("validation")
+    # Where all validation rows are right, the lower the temperature the better it fits them: there is no best one.
+    has_temperature = bool((logits["validation"].argmax(axis=1) != held_out).any())
+    temperature = fit_temperature(logits["validation"], held_out) if has_temperature else None
+    measures: dict[str, float | None] = {"temperature": temperature}
     reliability = {}
     for name, suffix, divisor in (("raw", "", 1.0), ("scaled", "_scaled", temperature)):
+        if divisor is None:
+            measures |= dict.fromkeys(f"{each}{suffix}" for each in ("nll", "brier", "ece", "ace"))
+            continue
         scores = logits["test"] / divisor
         probabilities = softmax(scores, axis=1)
         measures |= {

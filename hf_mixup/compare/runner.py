@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -41,7 +41,10 @@ def run_grid(
         launcher: `local` or `ray`.
         retry: whether runs that failed are made again.
         until: the time of `time.monotonic()` by which all ends: what would take longer than that, by the mean of the
-            runs so far, is left open.
+            runs so far, is not begun.
+
+    Raises:
+        UsageError: another process writes to the file of results, or it cannot be written.
     """
     log = results.path.with_name(f"{results.path.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +52,11 @@ def run_grid(
     if not console.is_terminal:
         # The table, which is then shown once at the end, begins a line of its own.
         console.print()
-    with Live(progress.table(), console=console, refresh_per_second=2, get_renderable=progress.table):
+    live = Live(progress.table(), console=console, refresh_per_second=2, get_renderable=progress.table)
+    with results.alone(), live:
         # The runs are listed when the tunings are done: they train with the flags that these found.
         for phase in (lambda: _tunings(grid), lambda: _runs(grid, results)):
-            jobs = [job for job in phase() if _is_open(results, job, retry)]
+            jobs = deque(job for job in phase() if _is_open(results, job, retry))
             if not jobs:
                 continue
             # Closed at once, whatever happens here: its processes then end.
@@ -66,7 +70,8 @@ def run_grid(
                     if record["status"] == "failed":
                         console.print(f"{job.key} failed: {record['error']}", markup=False, highlight=False)
                     if time.monotonic() + progress.mean_seconds() > until:
-                        return
+                        # Those that have begun end.
+                        jobs.clear()
 
 
 class Progress:

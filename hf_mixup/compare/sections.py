@@ -37,7 +37,14 @@ _CURVES = (
     "Bars go one standard deviation over the seeds to either side; the methods are drawn side by side so that their "
     "bars can be told apart."
 )
-_SEEDS_DIFFER = "The number of seeds is not the same everywhere; the table of differences has it."
+_GAINS = (
+    "Under each figure stands the difference to none on the same seeds with its 95 % interval, which is what tells "
+    "methods apart: seeds that are hard for one method are hard for all."
+)
+_SEEDS_DIFFER = (
+    "Not all methods have the same seeds, so that their means are of other runs; the differences to none are of the "
+    "same seeds."
+)
 
 
 def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
@@ -83,32 +90,45 @@ def _overview(evidence: Evidence) -> Section | None:
                 "intervals here, and no method is called better or worse. Run more seeds."
             ],
         )
+    found = {
+        method: {row.setting: row for row in rows if row.method == method and evidence.is_sure(row)}
+        for method in evidence.methods
+    }
+    found = {method: by_setting for method, by_setting in found.items() if by_setting}
+    # Means over other settings do not compare.
+    shared = [setting for setting in evidence.settings if all(setting in each for each in found.values())]
     entries = []
-    for method in evidence.methods:
-        mine = [row for row in rows if row.method == method and evidence.is_sure(row)]
-        if mine:
-            counts = [sum(row.verdict == verdict for row in mine) for verdict in ("better", "worse", "not clear")]
-            average = mean(row.difference for row in mine)
-            where = "; ".join(
-                f"{evidence.names[row.setting]} {Measure('').signed(row.difference)}"
-                for row in mine
-                if row.verdict != "not clear"
-            )
-            numbers = [Entry(str(count), count) for count in counts]
-            difference = Entry(_POINTS.signed(average), average)
-            entries.append([Entry(method), *numbers, difference, Entry(where or "nowhere")])
-    caption = "In how many settings each method is better or worse than none, or neither is clear."
-    columns = ["method", "better", "worse", "not clear", "mean difference, points", "clear where"]
-    return Section(
-        "What came out",
-        [
-            "Every method is compared with none, plain fine-tuning, on the same seeds: the same train rows, held-out "
-            "rows and first weights. Better and worse mean that the interval of the difference, corrected by Holm "
-            "for the number of methods in the setting, does not hold 0. It is not corrected for the number of "
-            "settings and measures: where no method does anything, up to one setting in twenty still shows one."
-        ],
-        [Table(caption, columns, entries)],
-    )
+    for method, by_setting in found.items():
+        verdicts = [row.verdict for row in by_setting.values()]
+        counts = [verdicts.count(verdict) for verdict in ("better", "worse", "not clear")]
+        average = mean(by_setting[setting].difference for setting in shared) if shared else math.nan
+        times = [time for setting in shared for time in evidence.relative_time(setting, method)]
+        where = "; ".join(
+            f"{evidence.names[setting]} {_POINTS.signed(row.difference)}"
+            for setting, row in by_setting.items()
+            if row.verdict != "not clear"
+        )
+        numbers = [Entry(str(count), count) for count in (*counts, evidence.failed[method])]
+        means = [Entry(_POINTS.signed(average), average) if shared else NOTHING]
+        means += [Entry(f"{mean(times):.2f}", mean(times)) if times else NOTHING]
+        entries.append([Entry(method), *numbers, *means, Entry(where or "nowhere")])
+    caption = "In how many settings each method is better or worse than none, or neither is clear"
+    if shared:
+        which = f"the {len(shared)} of {len(evidence.settings)} settings that all of them have"
+        everywhere = len(shared) == len(evidence.settings)
+        caption += f"; mean difference and time over {'all settings' if everywhere else which}"
+    columns = ["method", "better", "worse", "not clear", "failed runs", "mean difference, points"]
+    columns += ["step time over none", "clear where"]
+    text = [
+        "Every method is compared with none, plain fine-tuning, on the same seeds: the same train rows, held-out rows "
+        "and first weights. Better and worse mean that the interval of the difference, corrected by Holm for the "
+        "number of methods in the setting, does not hold 0. It is not corrected for the number of settings and "
+        "measures: where no method does anything, up to one setting in twenty still shows one. Not clear is not the "
+        "same as no difference: how large it may be is in the intervals below."
+    ]
+    if any(evidence.failed[method] for method in found):
+        text.append("Runs that failed are in no number but their own: a method is judged by the seeds that it ended.")
+    return Section("What came out", text, [Table(f"{caption}.", columns, entries)])
 
 
 def _results(evidence: Evidence) -> Section:
@@ -122,13 +142,14 @@ def _results(evidence: Evidence) -> Section:
         [Entry(method), *(_mean(evidence, evidence.rows.get((each, method))) for each in evidence.settings)]
         for method in evidence.methods
     ]
-    counts = {row.seeds for row in evidence.rows.values()}
+    counts = {row.seeds for row in evidence.rows.values()} or {0}
     seeds = f"{_plural(min(counts), 'seed')}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
     what = f"Test {measure(metrics[0]).name}, times 100" if same else "The first metric of each task, times 100"
     spread = ": mean ± standard deviation" if max(counts) > 1 else ""
     marks = "; bold: better than none; ▼: worse" if any(map(evidence.is_sure, evidence.rows.values())) else ""
     caption = f"{what}, {seeds}{spread}{marks}."
-    return Section("Results", [_SEEDS_DIFFER] if len(counts) > 1 else [], [Table(caption, ["method", *columns], rows)])
+    differ = not all(map(evidence.same_seeds, evidence.settings))
+    return Section("Results", [_SEEDS_DIFFER] if differ else [], [Table(caption, ["method", *columns], rows)])
 
 
 def _differences(evidence: Evidence) -> Section | None:
@@ -150,17 +171,16 @@ def _differences(evidence: Evidence) -> Section | None:
                 intervals = [Entry(" to ".join(map(kind.signed, each)), each[0]) for each in ends]
                 p = "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
                 intervals += [Entry(p, row.p_holm), Entry(row.verdict, better=row.verdict == "better")]
-            seeds = evidence.pairs[setting, row.method]
             difference = Entry(kind.signed(row.difference), row.difference)
-            words = [Entry(row.method), *evidence.setting_entries(setting), Entry(str(seeds), seeds)]
+            words = [Entry(row.method), *evidence.setting_entries(setting), Entry(str(row.pairs), row.pairs)]
             entries.append([*words, difference, *intervals])
     if not entries:
         return None
     text = [
         "The difference is the mean over the seeds that the method and none both have. The interval for accuracy "
         "comes from a paired bootstrap over seeds and test rows, that for correlations from Student's t over the "
-        "seeds. In the figures the thick line is the 95 % interval, the thin one the corrected interval; a filled "
-        "mark is clear of 0, a hollow one is not."
+        "seeds, on these test rows: other rows would add to it. In the figures the thick line is the 95 % interval, "
+        "the thin one the corrected interval; a filled mark is clear of 0, a hollow one is not."
     ]
     if not all(evidence.is_sure(row) for setting in evidence.settings for row in evidence.compared(setting)):
         text.append("Where there is only one seed there is no interval: it would say nothing about other seeds.")
@@ -176,12 +196,16 @@ def _ranks(evidence: Evidence) -> Section | None:
     ]
     if len(complete) < 2 or len(evidence.methods) < 2:
         return None
-    rows = [evidence.rows[setting, method] for setting in complete for method in evidence.methods]
+    rows = [row for setting in complete for row in _on_shared_seeds(evidence, setting)]
+    complete = list(dict.fromkeys(row.setting for row in rows))
+    if len(complete) < 2:
+        return None
     # Of the metrics that tasks are judged by more is better, so they can be ranked together.
     ranks = average_ranks(rows, evidence.metric[complete[0]])
     text = [
-        f"The rank of each method by its mean, averaged over the {ranks.settings} settings that have all methods; 1 "
-        "is the best. A bar joins methods whose ranks differ by less than the critical difference (Nemenyi, 5 %)."
+        f"The rank of each method by its mean over the seeds that all methods have, averaged over the "
+        f"{ranks.settings} settings with such; 1 is the best. A bar joins methods whose ranks differ by less than the "
+        "critical difference (Nemenyi, 5 %)."
     ]
     if not math.isnan(ranks.p):
         text.append(f"Friedman's test that all methods are alike: p = {ranks.p:.3f}.")
@@ -196,40 +220,48 @@ def _ranks(evidence: Evidence) -> Section | None:
 
 def _sizes(evidence: Evidence) -> Section | None:
     pictures = _curves(evidence, "size", "rows", "train rows", evidence.train_rows)
-    return Section("Size of the training set", [_CURVES], pictures=pictures) if pictures else None
+    return Section("Size of the training set", [_CURVES, _GAINS], pictures=pictures) if pictures else None
 
 
 def _noise(evidence: Evidence) -> Section | None:
-    pictures = _curves(evidence, "noise", "noise", "wrong train labels, %", lambda setting: 100 * setting.noise)
-    return Section("Share of wrong labels", [_CURVES], pictures=pictures) if pictures else None
+    pictures = _curves(evidence, "noise", "noise", "train labels made wrong, %", lambda setting: 100 * setting.noise)
+    return Section("Share of wrong labels", [_CURVES, _GAINS], pictures=pictures) if pictures else None
 
 
 def _alphas(evidence: Evidence) -> Section | None:
-    """A panel for each setting that has a method with several alphas."""
+    """Two panels for each setting that has a method with several alphas."""
+    # Tuned methods have the alpha that was found, whatever their names say, and learning rates of their own.
+    if any(run["tune"] for run in evidence.runs):
+        return None
+    families: dict[str, dict[float, str]] = defaultdict(dict)
+    for method in evidence.methods:
+        family, alpha = family_and_alpha(method)
+        if alpha is not None:
+            families[family][alpha] = method
     pictures = []
     for setting in evidence.settings:
-        curves: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-        for method in evidence.methods:
-            family, alpha = family_and_alpha(method)
-            for row in _present(evidence, [setting], method) if alpha is not None else ():
-                curves[family].append((alpha, row.mean * 100, row.sd * 100))
-        curves = {family: points for family, points in curves.items() if len(points) > 1}
-        if not curves:
+        rows = {
+            family: [
+                (alpha, evidence.rows[setting, name])
+                for alpha, name in names.items()
+                if (setting, name) in evidence.rows
+            ]
+            for family, names in families.items()
+        }
+        rows = {family: points for family, points in rows.items() if len(points) > 1}
+        if not rows:
             continue
-        alphas = sorted({alpha for points in curves.values() for alpha, _, _ in points})
-        plain = [
-            (alpha, row.mean * 100, row.sd * 100)
-            for row in _present(evidence, [setting], BASELINE)
-            for alpha in alphas
-        ]
-        curves = {**({BASELINE: plain} if plain else {}), **curves}
-        title, ylabel = evidence.names[setting], f"{measure(evidence.metric[setting]).name}, times 100"
-        look = figures.styles([name for name in curves if name != BASELINE])
-        draw = partial(figures.draw_curves, curves, look, title, "alpha", ylabel, log=True)
-        label = f"{ylabel} against alpha, a line for each method. {title}"
-        pictures.append(Picture(f"alpha_{len(pictures) + 1}", draw, label))
+        alphas = sorted({alpha for points in rows.values() for alpha, _ in points})
+        plain = [(alpha, row) for row in _present(evidence, [setting], BASELINE) for alpha in alphas]
+        look = {
+            family: evidence.look.get(family, evidence.look[next(iter(families[family].values()))]) for family in rows
+        }
+        look[BASELINE] = evidence.look[BASELINE]
+        curves = {**({BASELINE: plain} if plain else {}), **rows}
+        name = f"alpha_{len(pictures) // 2 + 1}"
+        pictures += _two_panels(evidence, setting, curves, look, evidence.names[setting], "alpha", name, log=True)
     text = f"none has no alpha and is drawn as a level line. {_CURVES}"
-    return Section("Alpha", [text], pictures=pictures) if pictures else None
+    return Section("Alpha", [text, _GAINS], pictures=pictures) if pictures else None
 
 
 def family_and_alpha(method: str) -> tuple[str, float | None]:
@@ -258,16 +290,50 @@ def _curves(evidence: Evidence, axis: str, stem: str, xlabel: str, x_of: Callabl
         if len(settings) < 2:
             continue
         curves = {
-            method: [(x_of(row.setting), row.mean * 100, row.sd * 100) for row in _present(evidence, settings, method)]
+            method: [(x_of(row.setting), row) for row in _present(evidence, settings, method)]
             for method in evidence.methods
         }
+        curves = {method: points for method, points in curves.items() if points}
         words = evidence.setting_words(settings[0])
         title = ", ".join(words[name] for name in others if name in words)
-        ylabel = f"{measure(evidence.metric[settings[0]]).name}, times 100"
-        curves = {method: points for method, points in curves.items() if points}
-        draw = partial(figures.draw_curves, curves, evidence.look, title, xlabel, ylabel, log=axis == "size")
-        label = f"{ylabel} against {xlabel}, a line for each method. {title}"
-        pictures.append(Picture(f"{stem}_{len(pictures) + 1}", draw, label))
+        name = f"{stem}_{len(pictures) // 2 + 1}"
+        pictures += _two_panels(evidence, settings[0], curves, evidence.look, title, xlabel, name, log=axis == "size")
+    return pictures
+
+
+def _two_panels(
+    evidence: Evidence,
+    setting: Setting,
+    curves: Mapping[str, Sequence[tuple[float, Row]]],
+    look: Mapping[str, figures.Style],
+    title: str,
+    xlabel: str,
+    name: str,
+    log: bool,
+) -> list[Picture]:
+    """The means of the methods against something, and their differences to `none`."""
+    metric = measure(evidence.metric[setting]).name
+    means = {
+        method: [(x, *(100 * y for y in (row.mean, row.mean - row.sd, row.mean + row.sd))) for x, row in points]
+        for method, points in curves.items()
+    }
+    gains = {
+        method: [
+            (x, *(100 * y for y in (row.difference, row.low, row.high)))
+            for x, row in points
+            if row.difference is not None
+        ]
+        for method, points in curves.items()
+    }
+    pictures = []
+    for stem, what, points, zero in (
+        (name, f"{metric}, times 100", means, False),
+        (f"{name}_gain", f"{metric} minus that of none, points", gains, True),
+    ):
+        points = {method: each for method, each in points.items() if each}
+        if points:
+            draw = partial(figures.draw_curves, points, look, title, xlabel, what, log=log, zero=zero)
+            pictures.append(Picture(stem, draw, f"{what} against {xlabel}, a line for each method. {title}"))
     return pictures
 
 
@@ -282,7 +348,11 @@ def _calibration(evidence: Evidence) -> Section | None:
             for method, runs in _in_order(evidence, setting)
         }
         panels = {
-            name: {method: _pooled([each[part] for each in found]) for method, found in by_method.items() if found}
+            name: {
+                method: _pooled(bins)
+                for method, found in by_method.items()
+                if (bins := [each[part] for each in found if part in each])
+            }
             for part, name in (("raw", "before scaling"), ("scaled", "after scaling"))
         }
         if panels["before scaling"]:
@@ -295,8 +365,14 @@ def _calibration(evidence: Evidence) -> Section | None:
         "ECE), these two times 100; scaled: after dividing the logits by the temperature that fits the validation "
         "rows best. Less is better for all of them; a temperature above 1 means that the model was too sure. The "
         "diagrams pool the test rows of all seeds in 15 bins; on the dashed line confidence is what it says, below it "
-        "the model is too sure."
+        "the model is too sure. Bold and ▼ come from Student's t over the seeds, on these test rows."
     ]
+    unscaled = sum("measures" in run and run["measures"]["temperature"] is None for run in evidence.runs)
+    if unscaled:
+        text.append(
+            f"In {_plural(unscaled, 'run')} all validation rows were right, which no temperature fits best: the "
+            "scaled measures are without them."
+        )
     return Section("Calibration", text, tables, pictures)
 
 
@@ -336,7 +412,7 @@ def _losses(evidence: Evidence) -> Section | None:
 
 
 def _cost(evidence: Evidence) -> Section | None:
-    tables = _measure_table(evidence, _COST, "Cost, mean ± sd", relative_to_baseline="step_seconds")
+    tables = _measure_table(evidence, _COST, "Cost, mean ± sd", with_relative_time=True)
     if not tables:
         return None
     pictures = []
@@ -386,6 +462,7 @@ def _what_was_run(evidence: Evidence, results_name: str) -> Section:
     cells = [line["cell"] for line in lines]
     axes = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in (cells or [{}])[0]}
     by_task, common = _options(lines)
+    reading = {line["cell"]["task"]: line.get("reading", {}) for line in lines}
     versions = dict.fromkeys(", ".join(f"{name} {each}" for name, each in line["versions"].items()) for line in lines)
     seconds = sum(line["seconds"] for line in evidence.lines)
     facts = {
@@ -410,7 +487,7 @@ def _what_was_run(evidence: Evidence, results_name: str) -> Section:
         tables.append(_tuning_table(tunings))
     grid = {
         "tasks": [
-            {"name": task, "folder": "FOLDER", **({"options": dict(own)} if own else {})}
+            {"name": task, "folder": "FOLDER", **reading.get(task, {}), **({"options": dict(own)} if own else {})}
             for task, own in by_task.items()
         ],
         "methods": axes.get("method", []),
@@ -451,10 +528,13 @@ def _data_table(evidence: Evidence) -> Table:
     for setting in evidence.settings:
         runs = [run for by_method in evidence.by_setting[setting].values() for run in by_method]
         counts = [sorted({run["rows"].get(split, 0) for run in runs}) for split in splits]
-        numbers = [Entry(" to ".join(map(str, dict.fromkeys((each[0], each[-1])))), each[0]) for each in counts]
+        numbers = [Entry(_span(each), each[0]) for each in counts]
         content = Entry(", ".join(dict.fromkeys(run["data"] for run in runs)))
+        wrong = sorted({run["wrong_train_labels"] for run in runs if run.get("wrong_train_labels") is not None})
+        numbers += [Entry(_span(wrong), wrong[0]) if wrong else NOTHING]
         rows.append([*evidence.setting_entries(setting), *numbers, content])
-    columns = [*evidence.setting_columns(), *(f"{split} rows" for split in splits), "fingerprint of the files"]
+    columns = [*evidence.setting_columns(), *(f"{split} rows" for split in splits)]
+    columns += ["wrong train labels", "fingerprint of the files"]
     return Table("The data.", columns, rows)
 
 
@@ -478,7 +558,7 @@ def _tuning_table(tunings: Sequence[Line]) -> Table:
 
 
 def _measure_table(
-    evidence: Evidence, names: Sequence[str], caption: str, relative_to_baseline: str | None = None
+    evidence: Evidence, names: Sequence[str], caption: str, with_relative_time: bool = False
 ) -> list[Table]:
     """A table of measures with a line for each setting and method; none if no run has them."""
     names = [name for name in names if any(value_of(run, name) is not None for run in evidence.runs)]
@@ -495,16 +575,15 @@ def _measure_table(
                 _mean(evidence, row, measure(name), name not in _NOT_JUDGED)
                 for name, row in zip(names, mine, strict=True)
             ]
-            if relative_to_baseline:
-                plain = found.get((relative_to_baseline, setting, BASELINE))
-                row = found.get((relative_to_baseline, setting, method))
-                ratio = row.mean / plain.mean if row and plain else math.nan
-                entries.append(NOTHING if math.isnan(ratio) else Entry(f"{ratio:.2f}", ratio))
+            if with_relative_time:
+                times = evidence.relative_time(setting, method)
+                ends = f" ({min(times):.2f} to {max(times):.2f})" if len(times) > 1 and method != BASELINE else ""
+                entries.append(Entry(f"{mean(times):.2f}{ends}", mean(times)) if times else NOTHING)
             rows.append([Entry(method), *evidence.setting_entries(setting), *entries])
     judged = any(entry.better or entry.worse for row in rows for entry in row)
     marks = "; bold: better than none; ▼: worse" if judged else ""
     headings = [measure(name).name + _direction(name) for name in names]
-    headings += ["time relative to none"] if relative_to_baseline else []
+    headings += ["time over none, mean (range)"] if with_relative_time else []
     return [Table(f"{caption}{marks}.", ["method", *evidence.setting_columns(), *headings], rows)]
 
 
@@ -535,6 +614,21 @@ def _direction(name: str) -> str:
         return ""
     # After a blank at which no line is broken.
     return "\u00a0↓" if name in LESS_IS_BETTER else "\u00a0↑"
+
+
+def _on_shared_seeds(evidence: Evidence, setting: Setting) -> list[Row]:
+    """The means of all methods of a setting over the seeds that all of them have; none without such a seed."""
+    name = evidence.metric[setting]
+    values = {
+        method: {run["cell"]["seed"]: value for run in runs if (value := value_of(run, name)) is not None}
+        for method, runs in _in_order(evidence, setting)
+    }
+    seeds = set.intersection(*(set(each) for each in values.values()))
+    return [
+        Row(setting, method, len(seeds), len(seeds), mean(each[seed] for seed in seeds), math.nan)
+        for method, each in values.items()
+        if seeds
+    ]
 
 
 def _by_rank(ranks: Ranks) -> list[tuple[str, float]]:
@@ -570,6 +664,11 @@ def _loss_curve(runs: Sequence[Line]) -> tuple[list[int], list[float], np.ndarra
     losses = [[curve[step] for curve in by_step] for step in steps]
     spread = [stdev(each) if len(each) > 1 else 0.0 for each in losses]
     return steps, [mean(each) for each in losses], np.array(spread)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """From the first to the last of numbers in order."""
+    return " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
 
 
 def _plural(count: int, word: str) -> str:

@@ -63,19 +63,21 @@ class Row:
         setting: the setting.
         method: the method.
         seeds: how many seeds it has.
+        pairs: how many of them `none` has too.
         mean, sd: over the seeds; the standard deviation has the divisor n - 1, and is nan for one seed.
         difference: the mean difference to `none` over the seeds that both have; None for `none`, or without such.
-        low, high: its 95 % interval.
+        low, high: its 95 % interval; nan, like p, for a single pair, which tells nothing of other seeds.
         p: its p-value.
         p_holm: the same, corrected by Holm over the methods of the setting.
         corrected_low, corrected_high: its interval at the level that Holm's step for it asks for.
-        verdict: `better` or `worse` where the corrected interval excludes 0, else, and for a single seed, `not clear`;
+        verdict: `better` or `worse` where the corrected interval excludes 0, else, and for a single pair, `not clear`;
             empty for `none`.
     """
 
     setting: Setting
     method: str
     seeds: int
+    pairs: int
     mean: float
     sd: float
     difference: float | None = None
@@ -143,7 +145,9 @@ def summarize(lines: Iterable[Mapping[str, Any]], measure: str) -> list[Row]:
         for method, runs in methods.items():
             values = np.array([value_of(line, measure) for line in runs.values()])
             spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-            row = {"setting": setting, "method": method, "seeds": len(values), "mean": float(values.mean())}
+            pairs = len(plain.keys() & runs.keys())
+            row = {"setting": setting, "method": method, "seeds": len(values), "pairs": pairs}
+            row["mean"] = float(values.mean())
             if method in differences:
                 difference, (p_holm, level) = differences[method], verdicts[method]
                 low, high = difference.interval(LEVEL)
@@ -151,7 +155,6 @@ def summarize(lines: Iterable[Mapping[str, Any]], measure: str) -> list[Row]:
                 row |= {"difference": difference.mean, "low": low, "high": high, "p": difference.p, "p_holm": p_holm}
                 row |= {"corrected_low": corrected_low, "corrected_high": corrected_high}
                 clear = p_holm < 1 - LEVEL and not corrected_low <= 0 <= corrected_high
-                clear = clear and len(plain.keys() & runs.keys()) > 1
                 gains = (difference.mean < 0) == (measure in LESS_IS_BETTER)
                 row["verdict"] = ("better" if gains else "worse") if clear else "not clear"
             rows.append(Row(**row, sd=spread))
@@ -163,8 +166,9 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
 
     Each draw takes the test rows with replacement, averages the difference over them and all seeds, and adds what
     other seeds would have changed: $\bar d^* + t_{S-1} \, s / \sqrt S$, with the standard deviation s of the seeds'
-    mean differences and a draw from Student's t. Seeds are not taken with replacement like the rows, because they are
-    few: where they differ more than the rows do, that finds a difference where there is none more often than it says.
+    mean differences and a quantile of Student's t, each of as many as there are draws once. Seeds are not taken with
+    replacement like the rows, because they are few: where they differ more than the rows do, that finds a difference
+    where there is none more often than it says.
     A single seed says nothing about others, and the interval then is about the rows alone. Intervals are percentiles,
     and the p-value is the share of the draws beyond 0, doubled.
 
@@ -190,7 +194,8 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
         parts.append(by_row[generator.integers(0, rows, (min(_CHUNK, draws - start), rows))].mean(axis=1))
     means = np.concatenate(parts)
     if seeds > 1:
-        means += generator.standard_t(seeds - 1, draws) * difference.mean(axis=1).std(ddof=1) / math.sqrt(seeds)
+        quantiles = stats.t.ppf((generator.permutation(draws) + 0.5) / draws, seeds - 1)
+        means += quantiles * difference.mean(axis=1).std(ddof=1) / math.sqrt(seeds)
     beyond = min((means <= 0).sum(), (means >= 0).sum())
 
     def interval(level: float) -> tuple[float, float]:
@@ -306,6 +311,8 @@ def _by_setting(lines: Iterable[Mapping[str, Any]], measure: str) -> dict[Settin
 def _difference(runs: Mapping[int, Mapping], plain: Mapping[int, Mapping], measure: str) -> Difference:
     seeds = sorted(runs.keys() & plain.keys())
     pairs = [(runs[seed], plain[seed]) for seed in seeds]
+    if len(pairs) == 1:
+        return seed_difference(*([value_of(line, measure)] for line in pairs[0]))
     worth = {"accuracy": _correct, "mse": _squared_errors}.get(measure)
     if worth is not None:
         return bootstrap_difference(*(np.stack([worth(line) for line in side]) for side in zip(*pairs, strict=True)))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hf_mixup.cli import main
-from hf_mixup.compare.figures import DARK, PAPER
+from hf_mixup.compare.figures import DARK, PAPER, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
 from hf_mixup.compare.report import write_report
 from hf_mixup.compare.results import Results, pack
@@ -194,8 +194,14 @@ def test_the_numbers_are_those_worked_out_by_hand():
     assert columns == ["method", "task", "ECE\u00a0↓", "ECE, scaled\u00a0↓", "temperature"]
     assert plain == ["none", *mixed[1:]] == ["none", "trec", "12.0 ± 1.0", "5.0 ± 0.0", "1.50 ± 0.00"]
     columns, plain, mixed = table_of(lines, "Cost")
-    assert plain[2:] == ["50.0 ± 0.0", "900 ± 0", "1.00"] and mixed[2:] == ["60.0 ± 0.0", "900 ± 0", "1.20"]
-    assert table_of(lines, "In how many settings")[1] == ["amplify", "1", "0", "0", "+30.0", "trec +30.0"]
+    assert plain[2:] == ["50.0 ± 0.0", "900 ± 0", "1.00"] and mixed[2:] == [
+        "60.0 ± 0.0",
+        "900 ± 0",
+        "1.20 (1.20 to 1.20)",
+    ]
+    columns, row = table_of(lines, "In how many settings")
+    assert columns[4:] == ["failed runs", "mean difference, points", "step time over none", "clear where"]
+    assert row == ["amplify", "1", "0", "0", "0", "+30.0", "1.20", "trec +30.0"]
 
 
 def test_a_loss_is_marked_and_not_bold():
@@ -248,6 +254,7 @@ def test_every_figure_is_in_both(whole):
     # 2 sizes x 2 shares of noise; curves join those that differ on one axis.
     kinds = {"difference": 4, "ranks": 1, "rows": 2, "noise": 2, "reliability": 4, "loss": 4, "cost": 4}
     names = {f"{kind}_{i + 1}" if kind != "ranks" else kind for kind, count in kinds.items() for i in range(count)}
+    names |= {f"{kind}_{i}_gain" for kind in ("rows", "noise") for i in (1, 2)}
     page = Page(html)
     assert {attributes["id"] for tag, attributes in page.tags if tag == "figure"} == names
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
@@ -323,17 +330,19 @@ def test_one_seed_has_no_interval_and_no_verdict():
 
 
 def test_alphas_of_a_method_are_a_curve():
-    gains = {"none": 0.0, "amplify": 0.01, "amplify:alpha=0.4": 0.02, "amplify:alpha=1": 0.05, "sentmix:alpha=1": 0.03}
-    lines = [run_line(0.7 + gain + seed / 100, method, seed) for method, gain in gains.items() for seed in (1, 2)]
+    worth = {"none": 0.0, "tmix": 0.0, "amplify": 0.01, "amplify:alpha=0.4": 0.02, "amplify:alpha=1": 0.05}
+    worth |= {"sentmix:alpha=1": 0.03}
+    lines = [run_line(0.7 + gain + seed / 100, method, seed) for method, gain in worth.items() for seed in (1, 2)]
     (section,) = (each for each in sections(lines, "") if each.title == "Alpha")
-    (picture,) = section.pictures
-    (axes,) = picture.draw().axes
-    # AMPLIFY's default is 0.1; sentmix has one alpha only and is no curve.
-    found = [(bars[0].get_xdata(), bars[0].get_ydata()) for bars in axes.containers]
-    assert len(found) == 2
-    for (x, y), right in zip(found, ([71.5] * 3, [72.5, 73.5, 76.5]), strict=True):
-        np.testing.assert_allclose(x, [0.1, 0.4, 1.0], rtol=0.05)
-        np.testing.assert_allclose(y, right)
+    # AMPLIFY's default is 0.1; sentmix has one alpha only and is no curve. A method has its colour of other figures.
+    means, gains = (picture.draw().axes[0].containers for picture in section.pictures)
+    for bars, wanted in ((means, [[71.5] * 3, [72.5, 73.5, 76.5]]), (gains, [[1, 2, 5]])):
+        for line, right in zip([each[0] for each in bars], wanted, strict=True):
+            np.testing.assert_allclose(line.get_xdata(), [0.1, 0.4, 1.0], rtol=0.05)
+            np.testing.assert_allclose(line.get_ydata(), right)
+    assert means[1][0].get_color() == gains[0][0].get_color() == styles(list(worth))["amplify"].colour
+    # What was tuned has another alpha than its name says.
+    assert "Alpha" not in titles_of([{**line, "tune": 4} for line in lines])
 
 
 @pytest.mark.parametrize(
@@ -354,6 +363,47 @@ def test_without_none_there_are_no_differences():
     lines = [run_line(0.8, "amplify", seed) for seed in (1, 2)]
     assert table_of(lines, "Test accuracy")[1:] == [["amplify", "80.0 ± 0.0"]]
     assert "Differences to none" not in titles_of(lines)
+
+
+def test_methods_are_ranked_and_timed_on_the_seeds_that_all_have():
+    lines = [run_line(accuracy, "none", seed) for seed, accuracy in ((1, 0.9), (2, 0.5))]
+    # Above the mean of none, and below it on the seed that both have.
+    lines += [
+        run_line(0.8, "amplify", 1),
+        run_line(0.9, "none", 1, task="rte"),
+        run_line(0.7, "amplify", 1, task="rte"),
+    ]
+    assert table_of(lines, "Average ranks over 2 settings")[1:] == [["none", "1.00"], ["amplify", "2.00"]]
+    (section,) = (each for each in sections(lines, "") if each.title == "Results")
+    assert "same seeds" in section.text[0]
+    slow = run_line(0.5, "none", 2)
+    slow["cost"] = {**slow["cost"], "step_seconds": 5.0}
+    assert table_of([lines[0], slow, lines[2]], "Cost")[2][-1] == "1.20"
+
+
+def test_means_over_settings_are_over_those_that_all_methods_have():
+    worth = {"none": 0.5, "amplify": 0.6, "tmix": 0.7}
+    lines = [run_line(worth[name], name, seed) for name in worth for seed in (1, 2)]
+    lines += [
+        run_line(0.9 if name == "tmix" else 0.5, name, seed, "rte") for name in ("none", "tmix") for seed in (1, 2)
+    ]
+    lines += [failed_line("NonFiniteLossError: no number", method="tmix", seed=seed) for seed in (3, 4)]
+    caption = "; mean difference and time over the 1 of 2 settings that all of them have"
+    (found,) = (table for name, table in tables_of(lines).items() if caption in name)
+    assert [row[:1] + row[4:6] for row in found[1:]] == [["amplify", "0", "+10.0"], ["tmix", "2", "+20.0"]]
+
+
+def test_measures_that_do_not_exist_leave_the_rest():
+    lines = [run_line(0.5, name, seed, metrics={"pearson": None}) for name in ("none", "amplify") for seed in (1, 2)]
+    lines += [
+        run_line(0.5, name, seed, "sts", metrics={"pearson": 0.5}) for name in ("none", "amplify") for seed in (1, 2)
+    ]
+    lines[-1]["metrics"] = {"pearson": None}
+    for some in (lines[:4], lines):
+        for section in sections(some, ""):
+            for picture in section.pictures:
+                picture.draw()
+    assert table_of(lines, "Differences to none")[1][2:] == ["1", "+0.0", "–", "–", "–", "–"]
 
 
 def test_failures_alone_make_a_report():

@@ -76,6 +76,7 @@ def test_a_cell_is_a_run_of_the_script(settings, task_folder, tmp_path, method):
     recalls = [(logits.argmax(axis=1)[labels == label] == label).mean() for label in range(4)]
     assert found["measures"]["worst_class_accuracy"] == pytest.approx(min(recalls))
     assert found["rows"] == {"train": 40, "validation": 21, "test": 21, "ood": 2}
+    assert found["wrong_train_labels"] is None
     assert found["cost"]["steps"] == 2 and len(found["loss"]) == 2
 
 
@@ -84,6 +85,7 @@ def test_a_cell_gives_the_same_twice(grid):
     first, second = (jsonable(run(grid, cell)) for _ in range(2))
     del first["cost"], second["cost"]
     assert first == second
+    assert first["wrong_train_labels"] == round(0.25 * first["rows"]["train"])
 
 
 def test_all_methods_start_from_the_same_weights(settings, tmp_path):
@@ -103,6 +105,22 @@ def test_all_methods_start_from_the_same_weights(settings, tmp_path):
     for state in others:
         assert list(state) == list(first) and all(torch.equal(state[name], first[name]) for name in first)
     assert not torch.equal(other_seed["classifier.weight"], first["classifier.weight"])
+
+
+def test_no_temperature_fits_validation_rows_best_that_are_all_right(grid):
+    data = load_cell_data(grid.tasks["colours"], cell_of(grid))
+    right = {name: 3 * np.eye(4)[data.encoded(name)] for name in ("validation", "test")}
+    found = measure(data, {**right, "ood": np.eye(4)})
+    assert (
+        found["measures"]["temperature"] is found["measures"]["nll_scaled"] is found["measures"]["ace_scaled"] is None
+    )
+    assert found["measures"]["nll"] == pytest.approx(np.log(1 + 3 * np.exp(-3))) and list(found["reliability"]) == [
+        "raw"
+    ]
+    # One wrong row is enough.
+    right["validation"][0] = right["validation"][0][::-1]
+    found = measure(data, {**right, "ood": np.eye(4)})
+    assert found["measures"]["temperature"] > 0 and list(found["reliability"]) == ["raw", "scaled"]
 
 
 def test_clean_and_wrong_rows_are_told_apart(grid):

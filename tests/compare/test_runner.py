@@ -159,17 +159,51 @@ def test_nothing_begins_that_would_end_too_late(grid, tmp_path, in_this_process,
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
-    def launch(jobs, at_once, log):
-        for job in jobs:
-            yield job, None
-            clock.now += 10
-            yield job, {**perform(job), "seconds": 10.0}
+    def launch(waiting, at_once, log):
+        busy = []
+        while waiting or busy:
+            while waiting and len(busy) < at_once:
+                busy.append(waiting.popleft())
+                yield busy[-1], None
+            # Runs that began together end one after the other.
+            clock.now += 10 / at_once
+            yield (job := busy.pop(0)), {**perform(job), "seconds": 10.0}
 
     monkeypatch.setitem(runner.LAUNCHERS, "local", launch)
     results = go(grid, tmp_path / "out.jsonl", until=29.0)
     assert clock.now == 20 and len(results.runs()) == 2
     go(grid, tmp_path / "out.jsonl")
     assert len(Results(tmp_path / "out.jsonl").runs()) == 4
+    # When the first of two ends, there is no time for a third; the second has begun, and ends.
+    clock.now = 0.0
+    assert len(go(grid, tmp_path / "two.jsonl", until=14.0, at_once=2).runs()) == 2
+
+
+def test_what_another_command_adds_is_not_lost(grid, tmp_path, in_this_process):
+    path = tmp_path / "out.jsonl"
+    go(grid, path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0])
+    first, second = Results(path), Results(path)
+    first.append(json.loads(lines[1]))
+    second.append(json.loads(lines[2]))
+    assert path.read_bytes() == b"".join(lines[:3])
+    # A line that was cut off is taken away, but not if the file has grown since it was read.
+    path.write_bytes(lines[0] + lines[1][:40])
+    first, second = Results(path), Results(path)
+    first.append(json.loads(lines[1]))
+    second.append(json.loads(lines[2]))
+    assert path.read_bytes() == b"".join(lines[:3])
+
+
+def test_one_command_at_a_time_writes_to_a_file(grid, tmp_path, in_this_process):
+    path = tmp_path / "out.jsonl"
+    with (
+        Results(path).alone(),
+        pytest.raises(UsageError, match="another command writes to --output .*out.jsonl; wait"),
+    ):
+        go(grid, path)
+    assert not path.exists() and len(go(grid, path).runs()) == 4
 
 
 def test_a_grid_may_grow(settings, tmp_path, in_this_process):

@@ -118,7 +118,16 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(of_seeds, of_ro
 def test_one_seed_is_never_clear():
     runs = [line("none", 1, [0] * 50), line("amplify", 1, [1] * 50)]
     row = summarize(runs, "accuracy")[1]
-    assert (row.difference, row.low, row.high, row.verdict) == (1.0, 1.0, 1.0, "not clear")
+    assert (row.difference, row.pairs, row.verdict) == (1.0, 1, "not clear")
+    # Not even an interval: that over the rows would say nothing about other seeds.
+    assert np.isnan([row.low, row.high, row.p, row.p_holm]).all()
+
+
+def test_seeds_without_a_number_do_not_count():
+    runs = [line("none", seed, [0, 1], pearson=0.5 + seed / 10) for seed in (1, 2, 3)]
+    runs += [line("amplify", seed, [0, 1], pearson=value) for seed, value in ((1, 0.7), (2, None), (4, 0.9))]
+    row = next(row for row in summarize(runs, "pearson") if row.method == "amplify")
+    assert (row.seeds, row.pairs) == (2, 1) and row.difference == pytest.approx(0.1) and np.isnan(row.p)
 
 
 def test_bootstrap_wants_equal_shapes():
@@ -173,7 +182,7 @@ def test_means_and_pairs_by_hand():
 
 def rank_rows(table: dict[str, list[float]]) -> list[Row]:
     return [
-        Row(Setting(f"task{number}", "m", "all", 0.0), method, 5, value, 0.0)
+        Row(Setting(f"task{number}", "m", "all", 0.0), method, 5, 5, value, 0.0)
         for method, values in table.items()
         for number, value in enumerate(values)
     ]
@@ -201,7 +210,7 @@ def test_critical_difference_has_the_published_quantiles(methods, quantile):
 
 
 def test_ranks_that_are_all_tied_are_alike(recwarn):
-    rows = [Row(Setting(task, "minilm", "all", 0.0), method, 2, 0.5, 0.1) for task in "ab" for method in "xyz"]
+    rows = [Row(Setting(task, "minilm", "all", 0.0), method, 2, 2, 0.5, 0.1) for task in "ab" for method in "xyz"]
     ranks = average_ranks(rows, "accuracy")
     assert ranks.p == 1.0 and set(ranks.ranks.values()) == {2.0} and not recwarn.list
 

@@ -100,7 +100,8 @@ def table(lines: list[dict[str, Any]]) -> Table:
     for line in lines:
         plain, options = line["plain_seconds"], line["options"]
         most = (f"{each['name'].removeprefix('aten::')} {each['seconds'] / plain:.2%}" for each in line["operators"])
-        shown.add_row(mixed_words(options), options["model"], f"{line['added_seconds'] / plain:.2%}", ", ".join(most))
+        host, total = f"{1000 * line['host_seconds_added']:.2f}", f"{line['added_seconds'] / plain:.2%}"
+        shown.add_row(mixed_words(options), options["model"], total, host, ", ".join(most))
     return shown
 
 

@@ -200,6 +200,8 @@ def main() -> None:
         return
     lines = options.output.read_text(encoding="utf-8").splitlines() if options.output.exists() else []
     results = [json.loads(line) for line in lines]
+    if any(entry["rows"] != options.rows or entry["bf16"] > options.bf16 for entry in results):
+        parser.error(f"{options.output} holds runs with other --rows or --bf16; give another --output")
     done = {(entry["task"], entry["side"], entry["seed"]) for entry in results}
     order = np.random.default_rng(0)
     for seed in range(1, options.rounds + 1):

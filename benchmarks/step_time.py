@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,11 +144,13 @@ class Side:
         self.trainer.current_gradient_accumulation_steps = 1
 
     def step(self, batch: dict[str, torch.Tensor], watch: AbstractContextManager | None = None) -> float:
-        """Seconds for one step on a batch; `watch` is a context around all but drawing the plan."""
+        """Seconds for one step on a batch; `watch` is a context around it, on a CPU without drawing the plan."""
         trainer, model = self.trainer, self.model
+        whole, rest = (watch, None) if torch.cuda.is_available() else (None, watch)
         start = time.perf_counter()
-        batches, num_items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
-        with watch or nullcontext():
+        with whole or nullcontext(), ExitStack() as stack:
+            batches, num_items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+            stack.enter_context(rest or nullcontext())
             loss = trainer.training_step(model, batches[0], num_items)
             if trainer.args.logging_nan_inf_filter:
                 # What Trainer's loop asks after each step.

@@ -130,7 +130,8 @@ class Mixup:
             weight=weight,
             site=site,
             layers=layers,
-            drawn=drawn,
+            drawn=None if drawn is None else torch.tensor(drawn),
+            drawn_layer=drawn,
             label_weight=label_weight,
             attention_mask="own" if method.attention_mask == "skip" or site == "pooled" else method.attention_mask,
             clean_weight=method.clean_weight if method.clean == "average" else None,
@@ -150,14 +151,14 @@ class Mixup:
             label_weight = compounded_share(label_weight, len(self.layers))
         return ratio.reshape(-1, 1, 1) if method.per_sample else ratio[0], label_weight
 
-    def _place(self, generator: np.random.Generator) -> tuple[str, tuple[int, ...], Tensor | None]:
+    def _place(self, generator: np.random.Generator) -> tuple[str, tuple[int, ...], int | None]:
         """The site, its layers, and the one of them that is drawn for this batch."""
         if not self.method.one_layer:
             return self.method.site, self.layers, None
         layer = self.layers[generator.integers(len(self.layers))]
         if layer == "pooled":
             return "pooled", (), None
-        return self.method.site, tuple(number for number in self.layers if number != "pooled"), torch.tensor(layer)
+        return self.method.site, tuple(number for number in self.layers if number != "pooled"), layer
 
 
 def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | Spans | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,8 @@ class PairPlan:
         probe: read the weight of each token, and from it the label weights, off the model's attention, at the top of
             its forward pass.
         inverse: `[batch]`, the inverse permutation (the backward pass gathers with it); computed if not given.
+        drawn_layer: `drawn` as a number of the host, with which a forward pass that is not compiled leaves out the
+            mixes of weight 1.
 
     Raises:
         ValueError: unknown site or mask policy, layers missing or not fitting the site, wrong shapes.
@@ -104,9 +106,12 @@ class PairPlan:
     clean_weight: float | None = None
     probe: AttentionProbe | None = None
     inverse: Tensor | None = None
-    _masks: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
+    drawn_layer: int | None = None
 
     def __post_init__(self) -> None:
+        # No field: torch.distributed makes anew the dataclasses among a module's inputs, field by field.
+        object.__setattr__(self, "_masks", [])
+        object.__setattr__(self, "_halves", {})
         _check_partner(self.partner)
         check_choice("site", self.site, SITES[1:])
         check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
@@ -119,6 +124,8 @@ class PairPlan:
                 f"drawn of shape {list(self.drawn.shape)} does not fit site={self.site!r}: give one number, at the "
                 "sites that have layers."
             )
+        if self.drawn_layer is not None and self.drawn is None:
+            raise ValueError(f"drawn_layer={self.drawn_layer!r} stands beside drawn: give both, or neither.")
         if self.clean_weight is not None and not 0 < self.clean_weight < 1:
             raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
         if (self.weight is None) != (self.probe is not None):
@@ -201,12 +208,20 @@ class PairPlan:
         """
         if site != self.site or (self.layers and layer not in self.layers):
             return states
+        known = self._known_layer()
+        if known not in (None, layer) and self.clean_weight is None:
+            # Where clean rows are trained along, they and the mixed ones part at the first of the layers.
+            return states
         weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
-        if self.drawn is not None:
+        if self.drawn is not None and known != layer:
             weight = torch.where(self.drawn == layer, weight, 1.0)
         rows = self.rows
         clean, mixed = (states[:rows], states[rows:]) if states.shape[0] > rows else (states, states)
-        mixed = mix(mixed, self.partner, weight, self.inverse)
+        halves = self._half_shares(mixed.dtype) if weight is self.weight else None
+        if halves is None:
+            mixed = mix(mixed, self.partner, weight, self.inverse)
+        else:
+            mixed = _Mix.apply(mixed, self.partner, self.inverse, *halves)
         return mixed if self.clean_weight is None else torch.cat([clean, mixed])
 
     def enter_block(self, hidden_states: Tensor, mask: Tensor | None, layer: int) -> tuple[Tensor, Tensor | None]:
@@ -246,8 +261,27 @@ class PairPlan:
         own = mask[-self.rows :]
         if self.attention_mask == "own" or not self.layers or min(self.layers) >= layer:
             return own
+        known = self._known_layer()
+        if known is not None:
+            return self._joined_mask(mask) if known < layer else own
         joined = self._joined_mask(mask)
         return joined if self.drawn is None else torch.where(self.drawn < layer, joined, own)
+
+    def _half_shares(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Both shares in half precision, rounded apart, if there is one weight and states are less precise than it.
+
+        Once for all blocks, forward and backward: each time they take as many kernels as the mix.
+        """
+        weight = self.weight
+        if torch.compiler.is_compiling() or weight.ndim or weight.requires_grad or dtype.itemsize >= weight.itemsize:
+            return None
+        if dtype not in self._halves:
+            self._halves[dtype] = weight.to(dtype), (1 - weight).to(dtype)
+        return self._halves[dtype]
+
+    def _known_layer(self) -> int | None:
+        """The drawn layer where the host may decide by it: compiled code must not depend on a number that changes."""
+        return None if torch.compiler.is_compiling() else self.drawn_layer
 
     def _joined_mask(self, mask: Tensor) -> Tensor:
         """The union or intersection of the rows' masks and their partners'; once for all blocks of an encoder."""
@@ -463,24 +497,26 @@ def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None 
         return weight * states + (1 - weight) * states.index_select(0, partner)
     if inverse is None:
         inverse = torch.argsort(partner)
-    return _Mix.apply(states, partner, inverse, weight)
+    return _Mix.apply(states, partner, inverse, weight, None)
 
 
 class _Mix(torch.autograd.Function):
+    """The own share is `weight`; `rest` is that of the partner where it is not 1 - `weight`, but rounded apart."""
+
     @staticmethod
-    def forward(ctx, states, partner, inverse, weight):
-        ctx.save_for_backward(inverse, weight)
-        return _lerp_(_rows(states, partner), states, weight)
+    def forward(ctx, states, partner, inverse, weight, rest):
+        ctx.save_for_backward(inverse, weight, rest)
+        return _lerp_(_rows(states, partner), states, weight, rest)
 
     @staticmethod
     def backward(ctx, gradient):
-        inverse, weight = ctx.saved_tensors
+        inverse, weight, rest = ctx.saved_tensors
         theirs = _rows(gradient, inverse)
         if weight.ndim == 0:
-            return _lerp_(theirs, gradient, weight), None, None, None
+            return _lerp_(theirs, gradient, weight, rest), None, None, None, None
         # Row j received (1 - w) of the row that it was the partner of: that row's weight, not its own.
         own, lent = weight * gradient, (1 - weight.index_select(0, inverse)) * theirs
-        return (own + lent).to(gradient.dtype), None, None, None
+        return (own + lent).to(gradient.dtype), None, None, None, None
 
 
 def _rows(states: Tensor, index: Tensor) -> Tensor:
@@ -494,11 +530,13 @@ def _rows(states: Tensor, index: Tensor) -> Tensor:
     return states.view(-1, states.shape[-1]).index_select(0, pieces.view(-1)).view(states.shape)
 
 
-def _lerp_(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+def _lerp_(start: Tensor, end: Tensor, weight: Tensor, rest: Tensor | None = None) -> Tensor:
     """`start += weight * (end - start)`, in place."""
-    if start.dtype.itemsize < weight.dtype.itemsize:
+    if rest is None and start.dtype.itemsize < weight.dtype.itemsize:
         # lerp would round the weight to half precision, 0.999 to 1; both shares rounded apart lose nothing that shows.
-        return start.mul_((1 - weight).to(start.dtype)).addcmul_(end, weight.to(start.dtype))
+        weight, rest = weight.to(start.dtype), (1 - weight).to(start.dtype)
+    if rest is not None:
+        return start.mul_(rest).addcmul_(end, weight)
     return start.lerp_(end, weight.to(start.dtype))
 
 

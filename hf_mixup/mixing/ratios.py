@@ -142,15 +142,23 @@ class BatchWeights:
         `softmax-uniform`, `[points * rows * rows, rows]` for `pairs`; float32, each summing to 1 over the rows.
         """
         if self.kind == "pairs":
-            own = torch.eye(rows).repeat_interleave(rows, dim=0)
-            theirs = torch.eye(rows).repeat(rows, 1)
-            ratios = torch.from_numpy(generator.beta(self.alpha, self.alpha, (self.points, 1, 1)).astype(np.float32))
-            return (ratios * own + (1 - ratios) * theirs).reshape(-1, rows).to(device)
+            own = torch.eye(rows, device=device).repeat_interleave(rows, dim=0)
+            theirs = torch.eye(rows, device=device).repeat(rows, 1)
+            ratios = _on(device, generator.beta(self.alpha, self.alpha, (self.points, 1, 1)))
+            return (ratios * own + (1 - ratios) * theirs).reshape(-1, rows)
         shape = (self.points, rows) if self.kind == "softmax-uniform" else (self.points, rows, features)
         # Beta(1, 1) is uniform, and uniform numbers are drawn much faster, and where they are needed.
         if self.alpha in (None, 1):
             seeded = torch.Generator(device).manual_seed(int(generator.integers(2**62)))
             draws = torch.rand(shape, generator=seeded, device=device)
         else:
-            draws = torch.from_numpy(generator.beta(self.alpha, self.alpha, shape).astype(np.float32)).to(device)
+            draws = _on(device, generator.beta(self.alpha, self.alpha, shape))
         return torch.softmax(draws / self.temperature, dim=1)
+
+
+def _on(device: torch.device | str, draws: np.ndarray) -> torch.Tensor:
+    """Draws of the host as float32 on a device, for which the host does not wait."""
+    values = torch.from_numpy(draws.astype(np.float32))
+    if torch.device(device).type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

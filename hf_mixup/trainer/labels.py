@@ -13,8 +13,8 @@ from hf_mixup.mixing.objectives import IGNORE_INDEX, check_labels
 COLUMNS = ("label", "labels", "label_ids")
 
 
-def check_train_labels(dataset: Any, collator: Any, config: Any) -> None:
-    """Raise for labels that the model cannot be trained with.
+def check_train_labels(dataset: Any, collator: Any, config: Any) -> bool | None:
+    """Raise for labels that the model cannot be trained with, and say whether some are missing.
 
     Only what is sure and cheap to read is checked: the label column of a `datasets.Dataset` without a transform, that
     goes to the model through one of transformers' own collators.
@@ -24,12 +24,16 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> None:
         collator: what makes batches of its rows.
         config: the model's.
 
+    Returns:
+        Whether some labels are -100, which means no label; None where the labels were not looked at.
+
     Raises:
         ValueError: in one sentence that names the first row that is wrong.
     """
     own_collator = (getattr(collator, "__module__", None) or "").split(".")[0] != "transformers"
     if own_collator or not isinstance(dataset, Dataset) or dataset.format["type"] == "custom":
-        return
+        return None
+    missing: list[bool] = []
     for column in (name for name in COLUMNS if name in dataset.column_names and len(dataset)):
         labels = _as_tensor(column, dataset.with_format(None)[column][:])
         problem_type = config.problem_type or infer_problem_type(config.num_labels, labels)
@@ -37,11 +41,14 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> None:
             check_labels(labels, problem_type, config.num_labels)
         except ValueError as error:
             raise ValueError(f"train_dataset[{column!r}]: {error}") from error
-        if problem_type != "regression" and (labels == IGNORE_INDEX).flatten(1 if labels.ndim > 1 else 0).all():
+        unlabelled = (labels == IGNORE_INDEX) & (problem_type != "regression")
+        missing.append(bool(unlabelled.any()))
+        if unlabelled.all():
             raise ValueError(
                 f"No row of the train_dataset has a label: all values of its column {column!r} are {IGNORE_INDEX}; "
                 "give the labels."
             )
+    return any(missing) if missing else None
 
 
 def _as_tensor(column: str, values: list[Any]) -> torch.Tensor:

@@ -30,8 +30,9 @@ class SavingMixin:
             super().save_model(output_dir, _internal_call)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.state.global_step == self._saved_step:
-            # To write it again would break it for a moment.
+        if self._saved_step == (self.state.global_step, self._train_batch_size):
+            # To write it again would break it for a moment. With another batch size, which auto_find_batch_size tries
+            # from the start, it is another training's.
             return
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with saving(str(folder)):
@@ -40,7 +41,7 @@ class SavingMixin:
                 shutil.rmtree(folder, ignore_errors=True)
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
-        self._saved_step = self.state.global_step
+        self._saved_step = (self.state.global_step, self._train_batch_size)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -90,4 +91,4 @@ class SavingMixin:
         if self._label_gate is not None and checkpoint is not None:
             self._label_gate.load(checkpoint)
         if checkpoint is not None:
-            self._saved_step = self.state.global_step
+            self._saved_step = (self.state.global_step, self._train_batch_size)

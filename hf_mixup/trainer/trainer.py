@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -96,6 +98,18 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 )
             self._class_weights()
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 leaves what goes into a module as it is.
+
+        It would else round the weights of plans to half precision, 0.9985 to 1. Ids need no cast, and hidden states
+        have the precision that the embeddings were computed in.
+        """
+        super().create_accelerator_and_postprocess()
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        policy = getattr(plugin, "mixed_precision_policy", None)
+        if isinstance(policy, MixedPrecisionPolicy):
+            plugin.mixed_precision_policy = replace(policy, cast_forward_inputs=False)
+
     def _start_anew(self) -> None:
         """Forget what belongs to one training run; options and model may be others in the next."""
         self._mixup: Mixup | None = None
@@ -106,7 +120,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._non_finite = torch.zeros((), device=self.args.device)
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
-        self._saved_step: int | None = None
+        self._saved_step: tuple[int, int] | None = None
+        # Whether train labels are missing (-100); None where that was not looked at.
+        self._labels_missing: bool | None = None
 
     # ---- Plans ----
 
@@ -148,7 +164,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             ValueError: labels that the model cannot be trained with.
         """
         if self.compute_loss_func is None:
-            check_train_labels(self.train_dataset, self.data_collator, self._config())
+            self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
         return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -276,20 +292,35 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         else:
             labels = inputs.pop("labels")
             outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
-            if plan is not None and self._label_gate is not None:
+            if plan is not None and self._has_gate():
                 outputs.label_weight = self._label_gate(outputs.pooled)
-            loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch if planned else None)
-        clean_pass = isinstance(plan, SpanPlan) and plan.label_weight is None
-        if planned and not clean_pass:
-            self._mixup_log.add(loss, plan is not None, None if plan is None else outputs.label_weight)
+            loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch, planned)
+        if planned:
+            self._log_loss(loss, outputs, plan)
         return (loss, outputs) if return_outputs else loss
 
-    def _reduced_loss(self, outputs: Any, labels: Tensor, plan: Plan | None, group_weight: Tensor | None) -> Tensor:
+    def _has_gate(self) -> bool:
+        """Whether label weights are learned; a gate of an earlier training may still be there."""
+        return self._label_gate is not None and self._current_mixup().method.label_weight == "learned"
+
+    def _log_loss(self, loss: Tensor, outputs: Any, plan: Plan | None) -> None:
+        # Trainer divides by the number of accumulated batches, but not what a loss function of the user gives.
         if self.compute_loss_func is not None:
-            return self._custom_loss(outputs, labels, plan, group_weight)
+            loss = loss * self.current_gradient_accumulation_steps
+        if isinstance(plan, SpanPlan) and plan.label_weight is None:
+            self._mixup_log.add_clean(loss)
+        else:
+            self._mixup_log.add(loss, plan is not None, None if plan is None else outputs.label_weight)
+
+    def _reduced_loss(
+        self, outputs: Any, labels: Tensor, plan: Plan | None, num_items: Tensor | int | None, planned: bool
+    ) -> Tensor:
+        if self.compute_loss_func is not None:
+            return self._custom_loss(outputs, labels, plan, num_items)
         label_weight = None if plan is None else outputs.label_weight
-        loss = weighted_mean(*self._objective_for(labels)(outputs.logits, labels, plan, label_weight), group_weight)
-        if group_weight is None:
+        objective = self._objective_for(labels, weighted=planned)
+        loss = weighted_mean(*objective(outputs.logits, labels, plan, label_weight), num_items if planned else None)
+        if num_items is None or not planned:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
@@ -308,7 +339,12 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         if self.compute_loss_func is not None:
             return True
         alone = self.current_gradient_accumulation_steps == 1 and self.args.world_size == 1
-        return alone and self.args.class_weights is None and not self._has_soft_labels(labels)
+        if not alone or self.args.class_weights is not None or self._has_soft_labels(labels):
+            return False
+        if self._labels_missing is None:
+            # The head takes -100 for one more label in a row of several, and ignores it as a class.
+            return self._objective_for(labels).problem_type != "multi_label_classification"
+        return not self._labels_missing
 
     def _has_soft_labels(self, labels: Tensor | None) -> bool:
         return (
@@ -319,7 +355,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             and self._config().problem_type == "single_label_classification"
         )
 
-    def _objective_for(self, labels: Tensor) -> Objective:
+    def _objective_for(self, labels: Tensor, weighted: bool = True) -> Objective:
+        """The loss of these labels, in training with the weights of their classes."""
         config = self._config()
         if config.problem_type is None:
             # What the head itself would write into its config on the first batch with labels.
@@ -327,10 +364,16 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         if self._objective is None or self._objective.problem_type != config.problem_type:
             smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
             self._objective = Objective(config.problem_type, self._class_weights(), smoothing)
-        return self._objective
+        return self._objective if weighted else replace(self._objective, class_weights=None)
 
-    def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor:
-        """The weight of the rows of all accumulated batches on all processes."""
+    def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
+        """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
+        plan = planned[0][PLAN]
+        known = plan is None or (plan.probe is None and not isinstance(plan, SpanPlan))
+        if len(planned) == self.args.world_size == 1 and known and not self._has_gate():
+            # The loss sums up these weights itself. Two passes share one sum, and weights that the model finds count
+            # as those of the own labels.
+            return None
         objective = self._objective_for(planned[0]["labels"])
         total = torch.stack([objective.weights(batch["labels"], batch[PLAN]).sum() for batch in planned]).sum()
         if self.args.world_size > 1:
@@ -367,6 +410,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         """As `Trainer.create_optimizer`; also trains the gate of a learned label weight."""
         learned = self.args.mixup().label_weight == "learned"
         is_new = self.optimizer is None
+        if is_new:
+            self._label_gate = None
         if learned and not is_new and self._label_gate is None:
             raise ValueError(
                 "mixup_label_weight='learned' trains a gate beside the model, which an optimizer of your own does not "
@@ -428,7 +473,6 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         # The gradients of both passes are summed before processes exchange them, once.
         with self.accelerator.no_sync(model):
             clean_loss = super().training_step(model, {**inputs, PLAN: plan.tapped(tap)}, num_items_in_batch)
-        self._mixup_log.add_clean(clean_loss)
         mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
         return clean_loss + super().training_step(model, mixed_inputs, num_items_in_batch)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.utils import _apply_to_tensors
 
 from hf_mixup.mixing import BatchPlan, PairPlan, StepKey, mix
 from hf_mixup.mixing.plan import _sent
@@ -99,6 +100,20 @@ def test_a_weight_per_row_survives_half_precision():
         torch.testing.assert_close(mixed.flatten(), expected, atol=2e-3, rtol=0)
 
 
+def test_a_plan_mixes_half_precision_as_the_function_does():
+    generator = torch.Generator().manual_seed(0)
+    partner = torch.tensor([1, 2, 0])
+    for weight in (0.999, 0.3, 1 / 3):
+        plan = PairPlan(partner, torch.tensor(weight), "attention", (1, 2))
+        for layer in (1, 2):
+            states = [torch.randn(3, 4, 2, generator=generator).bfloat16().requires_grad_()]
+            states.append(states[0].detach().clone().requires_grad_())
+            outputs = plan.mix(states[0], "attention", layer), mix(states[1], partner, torch.tensor(weight))
+            for output in outputs:
+                (output * torch.arange(24).reshape(3, 4, 2)).sum().backward()
+            assert torch.equal(*outputs) and torch.equal(states[0].grad, states[1].grad)
+
+
 def test_gradcheck_also_for_a_learned_weight():
     states = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
     partner = torch.tensor([2, 0, 3, 1])
@@ -189,6 +204,39 @@ def test_masks_are_joined_once_for_all_blocks_that_get_the_same_one():
     assert found == [mask.tolist()] * 2 + [union] * 2
     # A plan for another batch knows nothing of it.
     assert replace(plan, partner=torch.tensor([0, 1, 2]), inverse=None).enter_block(states, mask, 6)[1].equal(mask)
+
+
+def test_fsdp_can_make_a_plan_anew():
+    # What FSDP does to dataclasses among the inputs of a module, to cast their tensors.
+    plan = PairPlan(torch.tensor([1, 0]), torch.tensor(0.5), "embeddings", attention_mask="union")
+    plan.enter_block(torch.zeros(2, 3, 1), torch.ones(2, 3, dtype=torch.bool), 1)
+    again = _apply_to_tensors(lambda values: values, plan)
+    assert again.partner.equal(plan.partner) and again.attention_mask == "union"
+
+
+@pytest.mark.parametrize("clean_weight", [None, 0.3])
+@pytest.mark.parametrize("drawn", [1, 2, 4])
+def test_a_drawn_layer_that_the_host_knows_changes_nothing(drawn, clean_weight):
+    generator = torch.Generator().manual_seed(drawn)
+    states, mask = torch.randn(3, 4, 2, generator=generator), torch.rand(3, 4, generator=generator) > 0.4
+    weight = torch.tensor([0.3, 0.6, 0.9]).reshape(3, 1, 1)
+    partner = torch.tensor([2, 0, 1])
+    plan = PairPlan(
+        partner, weight, "hidden", (1, 2, 4), torch.tensor(drawn), None, "union", clean_weight=clean_weight
+    )
+    known = replace(plan, drawn_layer=drawn)
+    found = []
+    for each in (plan, known):
+        hidden_states, seen = states.clone().requires_grad_(), []
+        out = hidden_states
+        for layer in range(1, 6):
+            out, block_mask = each.enter_block(out, mask, layer)
+            out = each.mix(3 * out, "hidden", layer)
+            seen += [block_mask, out]
+        out.square().sum().backward()
+        found.append([*seen, hidden_states.grad])
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
 
 
 def test_clean_rows_go_beside_the_mixed_ones_from_the_first_mixed_block_on():

@@ -82,6 +82,16 @@ def test_fsdp2_trains_as_ddp_does(tmp_path):
 
 
 @needs_sharding_on_cpu
+def test_fsdp2_in_bfloat16_rounds_no_lambda(tmp_path):
+    mixed = {"family": "bert", "shard": BLOCKS["bert"], "max_steps": 2, **SGD, "mixup_method": "embedmix"}
+    mixed |= {"mixup_ratio": "constant", "mixup_lambda": 0.9985}
+    for result in launch(tmp_path, {"whole": mixed, "half": {**mixed, "bf16": True}}, **launch_environment(CONFIG)):
+        # bfloat16 has no number between 0.996 and 1.
+        assert logged(result["half"], "mixup_lambda") == pytest.approx([0.9985] * 2, abs=1e-6)
+        np.testing.assert_allclose(logged(result["half"], "loss"), logged(result["whole"], "loss"), rtol=0.02)
+
+
+@needs_sharding_on_cpu
 @pytest.mark.slow
 def test_fsdp2_trains_roberta_and_more_methods_as_ddp_does(tmp_path):
     cases = {name: ("roberta", options) for name, options in {**QUICK, **SLOW}.items()}

@@ -279,6 +279,73 @@ def test_other_kinds_of_labels_train_and_evaluate(family, tmp_path, kind, option
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {**STRONG, "mixup_start": 0.99}], ids=["none", "before the start"])
+@pytest.mark.parametrize("kind", ["multi_label", "soft", "classes"])
+def test_rows_without_labels_do_not_count_in_plain_steps(tmp_path, options, kind):
+    generator = np.random.default_rng(0)
+    labels = {
+        "multi_label": generator.integers(0, 2, (8, 3)).astype(float).tolist(),
+        "soft": generator.dirichlet(np.ones(3), 8).tolist(),
+        "classes": generator.integers(0, 3, 8).tolist(),
+    }[kind]
+    missing = -100 if kind == "classes" else [-100.0] * 3
+    problem_type = "multi_label_classification" if kind == "multi_label" else "single_label_classification"
+    both = [tiny_dataset(rows=8, label=labels), tiny_dataset(rows=8, label=[*labels[:6], missing, missing])]
+    both[0] = both[0].select(range(6))
+    options = {**options, "max_steps": 1, "optim": "sgd", "learning_rate": 0.1}
+    trainers = [
+        train(tmp_path, tiny_model("bert", problem_type=problem_type, dropout=0.0), dataset=dataset, **options)
+        for dataset in both
+    ]
+    # One step on six rows, and one on these and two that have no labels.
+    losses = [logged(trainer, "loss") for trainer in trainers]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for six, eight in zip(*(trainer.model.parameters() for trainer in trainers), strict=True):
+        torch.testing.assert_close(eight, six)
+
+
+def test_a_batch_without_any_label_is_a_step_without_loss(tmp_path):
+    labels = [0, 1, 2, 0, 1, 2, 0, 1, *[-100] * 8]
+    options = {"dataset": tiny_dataset(rows=16, label=labels), "train_sampling_strategy": "sequential", "max_steps": 2}
+    assert logged(train(tmp_path, **options), "loss")[1] == 0
+
+
+def test_class_weights_are_for_the_training_loss_of_soft_labels_too(tmp_path):
+    labels = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(3), 19), dtype=torch.float32)
+    dataset = tiny_dataset(rows=19, label=labels.tolist())
+    model = tiny_model("bert", problem_type="single_label_classification")
+    trainer = train(tmp_path, model, dataset=dataset, class_weights="1,5,1", trainer_options={"eval_dataset": dataset})
+    logits = torch.tensor(trainer.predict(dataset).predictions)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item(), rel=1e-5)
+
+
+def test_a_gate_of_an_earlier_training_weighs_nothing(tmp_path):
+    trainer = train(tmp_path, mixup_method="nonlinear", mixup_label_weight="learned", learning_rate=0.1)
+    trainer.args.mixup_label_weight, trainer.args.mixup_ratio, trainer.args.mixup_lambda = None, "constant", 0.75
+    trainer.train()
+    assert logged(trainer, "mixup_lambda") == pytest.approx([0.75] * 6)
+
+
+def test_both_passes_of_ssmix_are_in_the_log_whatever_is_accumulated(tmp_path):
+    options = {"mixup_method": "ssmix", "max_steps": 3, "trainer_options": {"processing_class": wordpiece_tokenizer()}}
+    for accumulated in (1, 2):
+        trainer = train(tmp_path, **options, per_device_train_batch_size=4, gradient_accumulation_steps=accumulated)
+        assert logged(trainer, "mixup_loss") == pytest.approx(logged(trainer, "loss"), rel=1e-4)
+
+
+def test_a_loss_function_of_ones_own_is_logged_as_trainer_logs_it(tmp_path):
+    def mean_over_the_group(outputs, labels, num_items_in_batch=None):
+        return nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    trainer = train(
+        tmp_path, gradient_accumulation_steps=2, trainer_options={"compute_loss_func": mean_over_the_group}, **STRONG
+    )
+    applied = [entry for entry in trainer.state.log_history if entry.get("mixup_applied") == 1]
+    assert applied
+    for entry in applied:
+        assert entry["mixup_loss"] == pytest.approx(entry["loss"])
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
 def test_every_method_trains_also_uneven_batches(family, tmp_path, method):
     head = {"mixup_attention_head": "1"} if method == "attentionmix" else {}

@@ -40,8 +40,8 @@ def test_the_host_waits_for_no_more_than_the_guard(step_time, plain_calls, tmp_p
     mixed_calls = step_time.calls(options_of(step_time, tmp_path, "--mixup_method", method), mixed=True)
     # Trainer asks of each loss whether it is NaN and whether it is infinite; the guard asks once for both.
     added = 1 - 2
-    # For the probe and the second pass of these, transformers looks once more whether there is padding.
-    added += method in ("attentionmix", "ssmix")
+    # For the second pass transformers looks once more whether there is padding.
+    added += method == "ssmix"
     # On a CPU, and there alone, one_hot looks for the smallest and the largest of its classes.
     added += 2 * isinstance(METHODS[method].ratio, BatchWeights)
     assert mixed_calls["reads"] == plain_calls["reads"] + added

@@ -57,6 +57,7 @@ class MixupDebertaV2ForSequenceClassification(PlanOnBlocks, DebertaV2ForSequence
 
     parent_class = DebertaV2ForSequenceClassification
     mixup_modules = {DebertaV2Layer: MixupDebertaV2Layer}
+    scores_need_arguments = True
 
     def _prepared(self, inputs: dict[str, Tensor | None], mixup: Plan) -> Plan:
         if self.deberta.encoder.conv is not None:

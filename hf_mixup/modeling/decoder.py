@@ -56,6 +56,8 @@ class DecoderBlockMixup:
 class DecoderMixup(MixupModel):
     """Base of the decoders' mixup classes."""
 
+    scores_need_arguments = True
+
     @can_return_tuple
     def forward(
         self,

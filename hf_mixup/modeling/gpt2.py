@@ -54,6 +54,7 @@ class MixupGPT2ForSequenceClassification(DecoderMixup, GPT2ForSequenceClassifica
 
     parent_class = GPT2ForSequenceClassification
     mixup_modules = {GPT2Attention: MixupGPT2Attention, GPT2Block: MixupGPT2Block}
+    scores_need_arguments = False
 
     @can_return_tuple
     def forward(

@@ -67,6 +67,7 @@ class MixupModernBertForSequenceClassification(WithoutTokenTypes, ModernBertForS
         ModernBertAttention: MixupModernBertAttention,
         ModernBertEncoderLayer: MixupModernBertEncoderLayer,
     }
+    scores_need_arguments = True
 
     def _blocks(self) -> nn.ModuleList:
         return self.model.layers

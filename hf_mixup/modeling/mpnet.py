@@ -53,6 +53,7 @@ class MixupMPNetForSequenceClassification(
 
     parent_class = MPNetForSequenceClassification
     mixup_modules = {MPNetLayer: MixupMPNetLayer}
+    scores_need_arguments = True
 
     def _positions(self, input_ids: Tensor) -> Tensor:
         return create_position_ids_from_input_ids(input_ids, self.mpnet.embeddings.padding_idx)

@@ -46,6 +46,7 @@ class MixupModel(PreTrainedModel):
 
     parent_class: type[PreTrainedModel]
     mixup_modules: Mapping[type[nn.Module], type[nn.Module]]  # what the modules of a block become
+    scores_need_arguments = False  # whether `_attention_scores` reads what `_block_arguments` gives
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
@@ -195,7 +196,9 @@ class MixupModel(PreTrainedModel):
         """How much attention each token receives, from a pass without dropout that ends at the block it needs."""
         with _evaluating(self):
             hidden_states = self._embed(inputs)
-            arguments = self._block_arguments(inputs, hidden_states)
+            # Of the first block most families need none, and to make its mask the host would wait for the device.
+            needed = probe.layer > 1 or self.scores_need_arguments
+            arguments = self._block_arguments(inputs, hidden_states) if needed else [{}]
             for block, given in zip(self._blocks()[: probe.layer - 1], arguments, strict=False):
                 outputs = block(hidden_states, **given)
                 hidden_states = outputs[0] if isinstance(outputs, tuple) else outputs

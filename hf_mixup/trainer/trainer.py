@@ -99,16 +99,16 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             self._class_weights()
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 leaves what goes into a module as it is.
+        """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 casts nothing that goes into or out of a module.
 
-        It would else round the weights of plans to half precision, 0.9985 to 1. Ids need no cast, and hidden states
-        have the precision that the embeddings were computed in.
+        It would else round the weights of plans to half precision, 0.9985 to 1. Ids need no cast, and states have the
+        precision of the weights that they were computed with.
         """
         super().create_accelerator_and_postprocess()
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         policy = getattr(plugin, "mixed_precision_policy", None)
         if isinstance(policy, MixedPrecisionPolicy):
-            plugin.mixed_precision_policy = replace(policy, cast_forward_inputs=False)
+            plugin.mixed_precision_policy = replace(policy, cast_forward_inputs=False, output_dtype=None)
 
     def _start_anew(self) -> None:
         """Forget what belongs to one training run; options and model may be others in the next."""
@@ -368,13 +368,12 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
         """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
-        plan = planned[0][PLAN]
+        plan, objective = planned[0][PLAN], self._objective_for(planned[0]["labels"])
         known = plan is None or (plan.probe is None and not isinstance(plan, SpanPlan))
         if len(planned) == self.args.world_size == 1 and known and not self._has_gate():
             # The loss sums up these weights itself. Two passes share one sum, and weights that the model finds count
             # as those of the own labels.
             return None
-        objective = self._objective_for(planned[0]["labels"])
         total = torch.stack([objective.weights(batch["labels"], batch[PLAN]).sum() for batch in planned]).sum()
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.to(self.args.device)).sum()

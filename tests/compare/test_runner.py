@@ -52,8 +52,9 @@ def in_this_process(monkeypatch):
     """A launcher that needs no process of its own, of made-up runs; after `stop_after` jobs it is interrupted."""
     state = {"stop_after": None, "done": 0}
 
-    def launch(jobs, at_once, log):
-        for job in jobs:
+    def launch(waiting, at_once, log):
+        while waiting:
+            job = waiting.popleft()
             yield job, None
             if state["done"] == state["stop_after"]:
                 raise KeyboardInterrupt

@@ -42,8 +42,9 @@ class World:
         self.broken: set[str] = set()
         self.made: list[tuple[str, str, int]] = []
 
-    def launch(self, jobs, at_once, log):
-        for job in jobs:
+    def launch(self, waiting, at_once, log):
+        while waiting:
+            job = waiting.popleft()
             yield job, None
             cell, rows = job.cell, len(load_cell_data(job.task, job.cell).splits["train"])
             self.made.append((cell.size, cell.method, cell.seed))

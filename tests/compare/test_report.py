@@ -557,7 +557,7 @@ def test_in_a_browser(browser, scheme, width, whole):
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert page.evaluate("getComputedStyle(document.querySelector('svg text')).fill") == ink
     figures = page.locator("figure svg")
-    assert figures.count() == 21
+    assert figures.count() == 25
     for figure in figures.all():
         figure.scroll_into_view_if_needed()
         box = figure.bounding_box()

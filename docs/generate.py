@@ -81,12 +81,11 @@ own draws leave 37 % of the steps plain. Peak memory is that of model, optimizer
 each side.
 
 The machine is two cores of a shared host, on which one and the same step takes about 5 to 10 % more or less time from
-round to round. A hundred rounds so tell 1 % from nothing hardly ever: read the intervals. The one-pass lines of a batch
-of 32 x 128 and `amplify` on BERT-base were measured with nothing else running but short commands of the lowest
-priority; the other lines of BERT-base and those of two passes or clean rows beside tests of that priority, which fill
-what time is left (the plain steps of BERT-base then took 5.6 seconds at first and 7.6 in the end); most lines of 16 x
-64 beside other work. Of one run all methods share the plain steps, and so their noise. What a step really adds shows
-in its [operators](#what-a-mixed-step-adds).
+round to round. A hundred rounds so tell 1 % from nothing hardly ever: read the intervals. The lines of a batch of 32 x
+128 and `amplify` on BERT-base were measured with nothing else running but short commands of the lowest priority, the
+other lines of BERT-base beside tests of that priority, which fill what time is left (its plain steps then took 5.6
+seconds at first and 7.6 in the end), most lines of 16 x 64 beside other work. Of one run all methods share the plain
+steps, and so their noise.
 
 """
 COLUMNS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import mean, stdev
 
@@ -127,7 +128,10 @@ def _overview(evidence: Evidence) -> Section | None:
         "same as no difference: how large it may be is in the intervals below."
     ]
     if any(evidence.failed[method] for method in found):
-        text.append("Runs that failed are in no number but their own: a method is judged by the seeds that it ended.")
+        text.append(
+            "Runs that failed count in their own column alone; the other numbers are of the seeds that a method got "
+            "through."
+        )
     return Section("What came out", text, [Table(f"{caption}.", columns, entries)])
 
 
@@ -238,7 +242,7 @@ def _alphas(evidence: Evidence) -> Section | None:
         family, alpha = family_and_alpha(method)
         if alpha is not None:
             families[family][alpha] = method
-    pictures = []
+    panels = []
     for setting in evidence.settings:
         rows = {
             family: [
@@ -258,10 +262,9 @@ def _alphas(evidence: Evidence) -> Section | None:
         }
         look[BASELINE] = evidence.look[BASELINE]
         curves = {**({BASELINE: plain} if plain else {}), **rows}
-        name = f"alpha_{len(pictures) // 2 + 1}"
-        pictures += _two_panels(evidence, setting, curves, look, evidence.names[setting], "alpha", name, log=True)
+        panels.append(_two_panels(evidence, setting, curves, look, evidence.names[setting], "alpha", log=True))
     text = f"none has no alpha and is drawn as a level line. {_CURVES}"
-    return Section("Alpha", [text, _GAINS], pictures=pictures) if pictures else None
+    return Section("Alpha", [text, _GAINS], pictures=_numbered("alpha", panels)) if panels else None
 
 
 def family_and_alpha(method: str) -> tuple[str, float | None]:
@@ -282,11 +285,11 @@ def family_and_alpha(method: str) -> tuple[str, float | None]:
 def _curves(evidence: Evidence, axis: str, stem: str, xlabel: str, x_of: Callable[[Setting], float]) -> list[Picture]:
     """A panel for each stretch of settings that differ on one axis alone."""
     others = [name for name in ("task", "model", "size", "noise") if name != axis]
-    panels: dict[tuple, list[Setting]] = defaultdict(list)
+    stretches: dict[tuple, list[Setting]] = defaultdict(list)
     for setting in evidence.settings:
-        panels[tuple(getattr(setting, name) for name in others)].append(setting)
-    pictures = []
-    for settings in panels.values():
+        stretches[tuple(getattr(setting, name) for name in others)].append(setting)
+    panels = []
+    for settings in stretches.values():
         if len(settings) < 2:
             continue
         curves = {
@@ -296,9 +299,17 @@ def _curves(evidence: Evidence, axis: str, stem: str, xlabel: str, x_of: Callabl
         curves = {method: points for method, points in curves.items() if points}
         words = evidence.setting_words(settings[0])
         title = ", ".join(words[name] for name in others if name in words)
-        name = f"{stem}_{len(pictures) // 2 + 1}"
-        pictures += _two_panels(evidence, settings[0], curves, evidence.look, title, xlabel, name, log=axis == "size")
-    return pictures
+        panels.append(_two_panels(evidence, settings[0], curves, evidence.look, title, xlabel, log=axis == "size"))
+    return _numbered(stem, panels)
+
+
+def _numbered(stem: str, panels: Iterable[Sequence[Picture]]) -> list[Picture]:
+    """The pictures of all panels, called by what they show, the number of their panel and what they add to it."""
+    return [
+        replace(picture, name=f"{stem}_{number}{picture.name}")
+        for number, panel in enumerate(panels, start=1)
+        for picture in panel
+    ]
 
 
 def _two_panels(
@@ -308,10 +319,9 @@ def _two_panels(
     look: Mapping[str, figures.Style],
     title: str,
     xlabel: str,
-    name: str,
     log: bool,
 ) -> list[Picture]:
-    """The means of the methods against something, and their differences to `none`."""
+    """The means of the methods against something, and, if there is `none`, their differences to it."""
     metric = measure(evidence.metric[setting]).name
     means = {
         method: [(x, *(100 * y for y in (row.mean, row.mean - row.sd, row.mean + row.sd))) for x, row in points]
@@ -326,14 +336,14 @@ def _two_panels(
         for method, points in curves.items()
     }
     pictures = []
-    for stem, what, points, zero in (
-        (name, f"{metric}, times 100", means, False),
-        (f"{name}_gain", f"{metric} minus that of none, points", gains, True),
+    for name, what, points, zero in (
+        ("", f"{metric}, times 100", means, False),
+        ("_gain", f"{metric} minus that of none, points", gains, True),
     ):
         points = {method: each for method, each in points.items() if each}
         if points:
             draw = partial(figures.draw_curves, points, look, title, xlabel, what, log=log, zero=zero)
-            pictures.append(Picture(stem, draw, f"{what} against {xlabel}, a line for each method. {title}"))
+            pictures.append(Picture(name, draw, f"{what} against {xlabel}, a line for each method. {title}"))
     return pictures
 
 
@@ -524,6 +534,7 @@ def _options(lines: Sequence[Line]) -> tuple[dict[str, dict[str, str]], dict[str
 
 def _data_table(evidence: Evidence) -> Table:
     splits = list(dict.fromkeys(name for run in evidence.runs for name in run["rows"]))
+    knows_wrong = any(run.get("wrong_train_labels") is not None for run in evidence.runs)
     rows = []
     for setting in evidence.settings:
         runs = [run for by_method in evidence.by_setting[setting].values() for run in by_method]
@@ -531,10 +542,11 @@ def _data_table(evidence: Evidence) -> Table:
         numbers = [Entry(_span(each), each[0]) for each in counts]
         content = Entry(", ".join(dict.fromkeys(run["data"] for run in runs)))
         wrong = sorted({run["wrong_train_labels"] for run in runs if run.get("wrong_train_labels") is not None})
-        numbers += [Entry(_span(wrong), wrong[0]) if wrong else NOTHING]
+        if knows_wrong:
+            numbers.append(Entry(_span(wrong), wrong[0]) if wrong else NOTHING)
         rows.append([*evidence.setting_entries(setting), *numbers, content])
     columns = [*evidence.setting_columns(), *(f"{split} rows" for split in splits)]
-    columns += ["wrong train labels", "fingerprint of the files"]
+    columns += [*(["wrong train labels"] if knows_wrong else []), "fingerprint of the files"]
     return Table("The data.", columns, rows)
 
 

@@ -406,6 +406,18 @@ def test_measures_that_do_not_exist_leave_the_rest():
     assert table_of(lines, "Differences to none")[1][2:] == ["1", "+0.0", "–", "–", "–", "–"]
 
 
+def test_figures_have_names_of_their_own_without_none_too():
+    lines = [
+        run_line(0.8, method, seed, task, size)
+        for method in ("amplify", "amplify:alpha=1")
+        for seed in (1, 2)
+        for task in ("trec", "rte")
+        for size in ("10%", "all")
+    ]
+    names = [picture.name for section in sections(lines, "") for picture in section.pictures]
+    assert len(names) == len(set(names)) and {"rows_1", "rows_2", "alpha_1", "alpha_4"} <= set(names)
+
+
 def test_failures_alone_make_a_report():
     assert titles_of([failed_line("RuntimeError: out of memory")]) == ["Failures", "What was run"]
 

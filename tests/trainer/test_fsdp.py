@@ -82,6 +82,7 @@ def test_fsdp2_trains_as_ddp_does(tmp_path):
 
 
 @needs_sharding_on_cpu
+@pytest.mark.slow
 def test_fsdp2_in_bfloat16_rounds_no_lambda(tmp_path):
     mixed = {"family": "bert", "shard": BLOCKS["bert"], "max_steps": 2, **SGD, "mixup_method": "embedmix"}
     mixed |= {"mixup_ratio": "constant", "mixup_lambda": 0.9985}

@@ -116,7 +116,8 @@ OPERATORS = """
 Whole steps differ by chance more than by mixing. So here steps of both kinds are profiled, and their operators set
 against each other: one that a mixed step calls more often, with inputs of the same shapes, counts with these calls and
 their mean time; what it leaves out counts negative. Shares are of the time of all operators of a plain step. Host is
-what it takes to get a batch with its plan longer than without one, whatever the model.
+what it takes to get a batch with its plan longer than without one, whatever the model. The mix itself is the gather
+(`index_select`) and the `lerp_`; what whole steps show beyond these shares is chance.
 
 """
 WHOLE_RUNS = """
@@ -336,7 +337,8 @@ def _added(lines: list[dict]) -> str:
     cells = []
     for line in lines:
         options, plain = line["options"], line["plain_seconds"]
-        most = [f"{each['name'].removeprefix('aten::')} {each['seconds'] / plain:.2%}" for each in line["operators"]]
+        shares = {each["name"].removeprefix("aten::"): each["seconds"] / plain for each in line["operators"]}
+        most = [f"{name} {share:.2%}" for name, share in shares.items() if abs(share) >= 5e-5]
         shape = f"{options['batch']} x {options['length']}"
         total = f"{line['added_seconds'] / plain:.2%}"
         host = f"{1000 * line['host_seconds_added']:.2f}"

@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,17 +148,17 @@ class Side:
         trainer, model = self.trainer, self.model
         whole, rest = (watch, None) if torch.cuda.is_available() else (None, watch)
         start = time.perf_counter()
-        with whole or nullcontext(), ExitStack() as stack:
+        with whole or nullcontext():
             batches, num_items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
-            stack.enter_context(rest or nullcontext())
-            loss = trainer.training_step(model, batches[0], num_items)
-            if trainer.args.logging_nan_inf_filter:
-                # What Trainer's loop asks after each step.
-                bool(torch.isnan(loss) or torch.isinf(loss))
-            trainer._get_grad_norm(model, grad_norm=trainer._clip_grad_norm(model))
-            trainer.optimizer.step()
-            trainer.lr_scheduler.step()
-            model.zero_grad()
+            with rest or nullcontext():
+                loss = trainer.training_step(model, batches[0], num_items)
+                if trainer.args.logging_nan_inf_filter:
+                    # What Trainer's loop asks after each step.
+                    bool(torch.isnan(loss) or torch.isinf(loss))
+                trainer._get_grad_norm(model, grad_norm=trainer._clip_grad_norm(model))
+                trainer.optimizer.step()
+                trainer.lr_scheduler.step()
+                model.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         trainer.state.global_step += 1

@@ -117,8 +117,8 @@ Whole steps differ by chance more than by mixing. So here steps of both kinds ar
 against each other: one that a mixed step calls more often, with inputs of the same shapes, counts with these calls and
 their mean time; what it leaves out counts negative. Shares are of the time of all operators of a plain step. Host is
 what it takes to get a batch with its plan longer than without one, whatever the model. The mix itself is the gather
-(`index_select`) and the `lerp_`; what whole steps of one pass show beyond these shares is chance. Of two passes, or
-with clean rows along, the whole steps above are the better measure: the matrix products vary more than all else.
+(`index_select`) and the `lerp_`. Python's own time between operators is in neither number. Of two passes, or with
+clean rows along, the whole steps above are the better measure: the matrix products vary more than all else.
 
 """
 WHOLE_RUNS = """

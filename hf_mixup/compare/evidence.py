@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -147,6 +147,16 @@ class Evidence:
             for name in (BASELINE, method)
         )
         return [own[seed] / plain[seed] for seed in sorted(own.keys() & plain.keys())]
+
+    def in_order(self, setting: Setting) -> Iterator[tuple[str, list[Line]]]:
+        """The methods of a setting, and their runs."""
+        runs = self.by_setting[setting]
+        return ((method, runs[method]) for method in self.methods if method in runs)
+
+    def present(self, settings: Sequence[Setting], method: str) -> list[Row]:
+        """The rows that a method has in these settings."""
+        rows = (self.rows.get((setting, method)) for setting in settings)
+        return [row for row in rows if row is not None]
 
     def is_sure(self, row: Row) -> bool:
         """Whether a row has an interval: one seed tells nothing of others."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
 
 import numpy as np
-import yaml
 
 from hf_mixup.compare import figures
-from hf_mixup.compare.blocks import NOTHING, Code, Entry, Picture, Section, Table
+from hf_mixup.compare.blocks import NOTHING, Entry, Picture, Section, Table
+from hf_mixup.compare.curves import alpha_curves, noise_curves, size_curves
 from hf_mixup.compare.evidence import Evidence, Line, Measure, measure, setting_of
 from hf_mixup.compare.statistics import (
     BASELINE,
@@ -22,11 +20,10 @@ from hf_mixup.compare.statistics import (
     Row,
     Setting,
     average_ranks,
-    percent,
     summarize,
     value_of,
 )
-from hf_mixup.methods import METHODS
+from hf_mixup.compare.what_was_run import failures, what_was_run
 
 _CALIBRATION = tuple(f"{name}{suffix}" for suffix in ("", "_scaled") for name in ("nll", "brier", "ece", "ace"))
 _NOISE = ("clean_rows_accuracy", "flipped_rows_accuracy", "flipped_rows_memorized")
@@ -34,14 +31,6 @@ _OOD = tuple(f"ood_{kind}_{score}" for score in ("probability", "energy") for ki
 _COST = ("step_seconds", "peak_memory_mib")
 _NOT_JUDGED = ("temperature", *_COST)
 _POINTS = Measure("")
-_CURVES = (
-    "Bars go one standard deviation over the seeds to either side; the methods are drawn side by side so that their "
-    "bars can be told apart."
-)
-_GAINS = (
-    "Under each figure stands the difference to none on the same seeds with its 95 % interval, which is what tells "
-    "methods apart: seeds that are hard for one method are hard for all."
-)
 _SEEDS_DIFFER = (
     "Not all methods have the same seeds, so that their means are of other runs; the differences to none are of the "
     "same seeds."
@@ -61,22 +50,19 @@ def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
         _results,
         _differences,
         _ranks,
-        _sizes,
-        _noise,
-        _alphas,
+        size_curves,
+        noise_curves,
+        alpha_curves,
         _calibration,
         _wrong_labels,
         _ood,
         _losses,
         _cost,
         _other_metrics,
-        _failures,
+        failures,
     )
-    found = [part(evidence) for part in parts] if evidence.runs else [_failures(evidence)]
-    return [*filter(None, found), _what_was_run(evidence, results_name)]
-
-
-# ---- What came out ----------------------------------------------------------------------------------------------
+    found = [part(evidence) for part in parts] if evidence.runs else [failures(evidence)]
+    return [*filter(None, found), what_was_run(evidence, results_name)]
 
 
 def _overview(evidence: Evidence) -> Section | None:
@@ -222,131 +208,6 @@ def _ranks(evidence: Evidence) -> Section | None:
     return Section("Average rank", text, [table], [picture])
 
 
-def _sizes(evidence: Evidence) -> Section | None:
-    pictures = _curves(evidence, "size", "rows", "train rows", evidence.train_rows)
-    return Section("Size of the training set", [_CURVES, _GAINS], pictures=pictures) if pictures else None
-
-
-def _noise(evidence: Evidence) -> Section | None:
-    pictures = _curves(evidence, "noise", "noise", "train labels made wrong, %", lambda setting: 100 * setting.noise)
-    return Section("Share of wrong labels", [_CURVES, _GAINS], pictures=pictures) if pictures else None
-
-
-def _alphas(evidence: Evidence) -> Section | None:
-    """Two panels for each setting that has a method with several alphas."""
-    # Tuned methods have the alpha that was found, whatever their names say, and learning rates of their own.
-    if any(run["tune"] for run in evidence.runs):
-        return None
-    families: dict[str, dict[float, str]] = defaultdict(dict)
-    for method in evidence.methods:
-        family, alpha = family_and_alpha(method)
-        if alpha is not None:
-            families[family][alpha] = method
-    panels = []
-    for setting in evidence.settings:
-        rows = {
-            family: [
-                (alpha, evidence.rows[setting, name])
-                for alpha, name in names.items()
-                if (setting, name) in evidence.rows
-            ]
-            for family, names in families.items()
-        }
-        rows = {family: points for family, points in rows.items() if len(points) > 1}
-        if not rows:
-            continue
-        alphas = sorted({alpha for points in rows.values() for alpha, _ in points})
-        plain = [(alpha, row) for row in _present(evidence, [setting], BASELINE) for alpha in alphas]
-        look = {
-            family: evidence.look.get(family, evidence.look[next(iter(families[family].values()))]) for family in rows
-        }
-        look[BASELINE] = evidence.look[BASELINE]
-        curves = {**({BASELINE: plain} if plain else {}), **rows}
-        panels.append(_two_panels(evidence, setting, curves, look, evidence.names[setting], "alpha", log=True))
-    text = f"none has no alpha and is drawn as a level line. {_CURVES}"
-    return Section("Alpha", [text, _GAINS], pictures=_numbered("alpha", panels)) if panels else None
-
-
-def family_and_alpha(method: str) -> tuple[str, float | None]:
-    """A method without its alpha, and the alpha: the given one, else its default; None where it draws by none.
-
-    Example:
-        >>> family_and_alpha("amplify:alpha=0.4:layers=1,2")
-        ('amplify:layers=1,2', 0.4)
-    """
-    name, *pairs = method.split(":")
-    others = [pair for pair in pairs if not pair.startswith("alpha=")]
-    given = next((pair.removeprefix("alpha=") for pair in pairs if pair.startswith("alpha=")), None)
-    default = getattr(METHODS[name].ratio, "alpha", None) if name in METHODS else None
-    alpha = default if given is None else float(given)
-    return ":".join([name, *others]), alpha
-
-
-def _curves(evidence: Evidence, axis: str, stem: str, xlabel: str, x_of: Callable[[Setting], float]) -> list[Picture]:
-    """A panel for each stretch of settings that differ on one axis alone."""
-    others = [name for name in ("task", "model", "size", "noise") if name != axis]
-    stretches: dict[tuple, list[Setting]] = defaultdict(list)
-    for setting in evidence.settings:
-        stretches[tuple(getattr(setting, name) for name in others)].append(setting)
-    panels = []
-    for settings in stretches.values():
-        if len(settings) < 2:
-            continue
-        curves = {
-            method: [(x_of(row.setting), row) for row in _present(evidence, settings, method)]
-            for method in evidence.methods
-        }
-        curves = {method: points for method, points in curves.items() if points}
-        words = evidence.setting_words(settings[0])
-        title = ", ".join(words[name] for name in others if name in words)
-        panels.append(_two_panels(evidence, settings[0], curves, evidence.look, title, xlabel, log=axis == "size"))
-    return _numbered(stem, panels)
-
-
-def _numbered(stem: str, panels: Iterable[Sequence[Picture]]) -> list[Picture]:
-    """The pictures of all panels, called by what they show, the number of their panel and what they add to it."""
-    return [
-        replace(picture, name=f"{stem}_{number}{picture.name}")
-        for number, panel in enumerate(panels, start=1)
-        for picture in panel
-    ]
-
-
-def _two_panels(
-    evidence: Evidence,
-    setting: Setting,
-    curves: Mapping[str, Sequence[tuple[float, Row]]],
-    look: Mapping[str, figures.Style],
-    title: str,
-    xlabel: str,
-    log: bool,
-) -> list[Picture]:
-    """The means of the methods against something, and, if there is `none`, their differences to it."""
-    metric = measure(evidence.metric[setting]).name
-    means = {
-        method: [(x, *(100 * y for y in (row.mean, row.mean - row.sd, row.mean + row.sd))) for x, row in points]
-        for method, points in curves.items()
-    }
-    gains = {
-        method: [
-            (x, *(100 * y for y in (row.difference, row.low, row.high)))
-            for x, row in points
-            if row.difference is not None
-        ]
-        for method, points in curves.items()
-    }
-    pictures = []
-    for name, what, points, zero in (
-        ("", f"{metric}, times 100", means, False),
-        ("_gain", f"{metric} minus that of none, points", gains, True),
-    ):
-        points = {method: each for method, each in points.items() if each}
-        if points:
-            draw = partial(figures.draw_curves, points, look, title, xlabel, what, log=log, zero=zero)
-            pictures.append(Picture(name, draw, f"{what} against {xlabel}, a line for each method. {title}"))
-    return pictures
-
-
 def _calibration(evidence: Evidence) -> Section | None:
     tables = _measure_table(evidence, (*_CALIBRATION, "temperature"), "Calibration on the test rows, mean ± sd")
     if not tables:
@@ -355,7 +216,7 @@ def _calibration(evidence: Evidence) -> Section | None:
     for number, setting in enumerate(evidence.settings, start=1):
         by_method = {
             method: [run["reliability"] for run in runs if "reliability" in run]
-            for method, runs in _in_order(evidence, setting)
+            for method, runs in evidence.in_order(setting)
         }
         panels = {
             name: {
@@ -408,7 +269,7 @@ def _ood(evidence: Evidence) -> Section | None:
 def _losses(evidence: Evidence) -> Section | None:
     pictures = []
     for number, setting in enumerate(evidence.settings, start=1):
-        curves = {method: _loss_curve(runs) for method, runs in _in_order(evidence, setting)}
+        curves = {method: _loss_curve(runs) for method, runs in evidence.in_order(setting)}
         curves = {method: curve for method, curve in curves.items() if len(curve[0]) > 1}
         if curves:
             title = evidence.names[setting]
@@ -430,8 +291,8 @@ def _cost(evidence: Evidence) -> Section | None:
         metric, title = measure(evidence.metric[setting]), evidence.names[setting]
         points = {
             row.method: (1000 * mean(run["cost"]["step_seconds"] for run in runs), row.mean * 100, row.sd * 100)
-            for method, runs in _in_order(evidence, setting)
-            for row in _present(evidence, [setting], method)
+            for method, runs in evidence.in_order(setting)
+            for row in evidence.present([setting], method)
         }
         draw = partial(
             figures.draw_cost, points, evidence.look, title, "ms per training step", f"{metric.name}, times 100"
@@ -456,116 +317,6 @@ def _other_metrics(evidence: Evidence) -> Section | None:
     return Section("Further metrics", [text], tables) if tables else None
 
 
-# ---- What was run -----------------------------------------------------------------------------------------------
-
-
-def _failures(evidence: Evidence) -> Section | None:
-    failed = [line for line in evidence.lines if line["status"] == "failed"]
-    rows = [[Entry(line["kind"]), Entry(line["key"]), Entry(line["error"])] for line in failed]
-    table = Table("What failed, with its error.", ["kind", "which", "error"], rows)
-    text = "These are in none of the numbers above. hf-mixup compare makes them again with --retry."
-    return Section("Failures", [text], [table]) if failed else None
-
-
-def _what_was_run(evidence: Evidence, results_name: str) -> Section:
-    lines = [line for line in evidence.lines if line["kind"] == "run"]
-    cells = [line["cell"] for line in lines]
-    axes = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in (cells or [{}])[0]}
-    by_task, common = _options(lines)
-    reading = {line["cell"]["task"]: line.get("reading", {}) for line in lines}
-    versions = dict.fromkeys(", ".join(f"{name} {each}" for name, each in line["versions"].items()) for line in lines)
-    seconds = sum(line["seconds"] for line in evidence.lines)
-    facts = {
-        "runs": f"{len(evidence.runs)} done, {len(lines) - len(evidence.runs)} failed",
-        "seeds": ", ".join(map(str, sorted(axes.get("seed", [])))),
-        "models": ", ".join(axes.get("model", [])),
-        "machines": "; ".join(dict.fromkeys(line["machine"] for line in lines)),
-        "versions": "; ".join(versions),
-        "time": f"{seconds / 3600:.1f} hours, all runs one after the other",
-        "options": ", ".join(f"{name}={value}" for name, value in sorted(common.items())),
-        **{
-            f"options of {task}": ", ".join(f"{name}={value}" for name, value in sorted(own.items()))
-            for task, own in by_task.items()
-            if own
-        },
-    }
-    tables = [Table("Facts.", ["what", "is"], [[Entry(name), Entry(text)] for name, text in facts.items() if text])]
-    if evidence.runs:
-        tables.append(_data_table(evidence))
-    tunings = [line for line in evidence.lines if line["kind"] == "tuning" and line["status"] == "done"]
-    if tunings:
-        tables.append(_tuning_table(tunings))
-    grid = {
-        "tasks": [
-            {"name": task, "folder": "FOLDER", **reading.get(task, {}), **({"options": dict(own)} if own else {})}
-            for task, own in by_task.items()
-        ],
-        "methods": axes.get("method", []),
-        "sizes": axes.get("size", []),
-        "noise": axes.get("noise", []),
-        "seeds": sorted(axes.get("seed", [])),
-        "models": [name if name == "minilm" else f"{name}=MODEL" for name in axes.get("model", [])],
-        "options": dict(common),
-        "tune": max((line["tune"] for line in evidence.lines), default=0),
-    }
-    text = [
-        "To run it again, put the grid below into a file grid.yaml, with the folder of each task's data in place of "
-        "FOLDER (or its files and columns) and the folder or the name of each model in place of MODEL. With another "
-        "file of results all of it is run; with the same one what is missing."
-    ]
-    yaml_text = yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=110)
-    command = f"hf-mixup compare grid.yaml --output {results_name} --report report"
-    return Section("What was run", text, tables, code=[Code("yaml", yaml_text), Code("bash", command)])
-
-
-def _options(lines: Sequence[Line]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """The options of each task alone, and those of all runs; those of the methods are in their names."""
-    by_task: dict[str, dict[str, str]] = defaultdict(dict)
-    for line in lines:
-        names = {pair.partition("=")[0] for pair in line["cell"]["method"].split(":")[1:]}
-        owned = {"mixup_method", *names, *(f"mixup_{name}" for name in names)}
-        by_task[line["cell"]["task"]] |= {name: text for name, text in line["options"].items() if name not in owned}
-    common = dict(set.intersection(*(set(options.items()) for options in by_task.values()))) if by_task else {}
-    own = {
-        task: {name: text for name, text in options.items() if name not in common} for task, options in by_task.items()
-    }
-    return own, dict(sorted(common.items()))
-
-
-def _data_table(evidence: Evidence) -> Table:
-    splits = list(dict.fromkeys(name for run in evidence.runs for name in run["rows"]))
-    knows_wrong = any(run.get("wrong_train_labels") is not None for run in evidence.runs)
-    rows = []
-    for setting in evidence.settings:
-        runs = [run for by_method in evidence.by_setting[setting].values() for run in by_method]
-        counts = [sorted({run["rows"].get(split, 0) for run in runs}) for split in splits]
-        numbers = [Entry(_span(each), each[0]) for each in counts]
-        content = Entry(", ".join(dict.fromkeys(run["data"] for run in runs)))
-        wrong = sorted({run["wrong_train_labels"] for run in runs if run.get("wrong_train_labels") is not None})
-        if knows_wrong:
-            numbers.append(Entry(_span(wrong), wrong[0]) if wrong else NOTHING)
-        rows.append([*evidence.setting_entries(setting), *numbers, content])
-    columns = [*evidence.setting_columns(), *(f"{split} rows" for split in splits)]
-    columns += [*(["wrong train labels"] if knows_wrong else []), "fingerprint of the files"]
-    return Table("The data.", columns, rows)
-
-
-def _tuning_table(tunings: Sequence[Line]) -> Table:
-    rows = []
-    for line in tunings:
-        states = [trial["state"] for trial in line["trials"]]
-        best = max(trial["value"] for trial in line["trials"] if trial["state"] == "COMPLETE")
-        found = ", ".join(f"{name}={value}" for name, value in line["best"].items())
-        whole = sum(state == "COMPLETE" for state in states)
-        numbers = [Entry(str(len(states)), len(states)), Entry(str(whole), whole), Entry(f"{best * 100:.1f}", best)]
-        cell = line["cell"]
-        words = (cell["task"], cell["model"], cell["size"], percent(cell["noise"]), cell["method"])
-        rows.append([*map(Entry, words), *numbers, Entry(found)])
-    columns = ["task", "model", "train rows", "wrong labels", "method", "trials", "trained to the end"]
-    caption = "Tuning on the validation rows: the same number of trials for each method."
-    return Table(caption, [*columns, "best, times 100", "flags found"], rows)
-
-
 # ---- Parts of sections ------------------------------------------------------------------------------------------
 
 
@@ -579,7 +330,7 @@ def _measure_table(
     found = {(name, row.setting, row.method): row for name in names for row in summarize(evidence.runs, name)}
     rows = []
     for setting in evidence.settings:
-        for method, _ in _in_order(evidence, setting):
+        for method, _ in evidence.in_order(setting):
             mine = [found.get((name, setting, method)) for name in names]
             if not any(mine):
                 continue
@@ -633,7 +384,7 @@ def _on_shared_seeds(evidence: Evidence, setting: Setting) -> list[Row]:
     name = evidence.metric[setting]
     values = {
         method: {run["cell"]["seed"]: value for run in runs if (value := value_of(run, name)) is not None}
-        for method, runs in _in_order(evidence, setting)
+        for method, runs in evidence.in_order(setting)
     }
     seeds = set.intersection(*(set(each) for each in values.values()))
     return [
@@ -645,17 +396,6 @@ def _on_shared_seeds(evidence: Evidence, setting: Setting) -> list[Row]:
 
 def _by_rank(ranks: Ranks) -> list[tuple[str, float]]:
     return sorted(ranks.ranks.items(), key=lambda entry: entry[1])
-
-
-def _in_order(evidence: Evidence, setting: Setting) -> Iterator[tuple[str, list[Line]]]:
-    """The methods of a setting, and their runs."""
-    runs = evidence.by_setting[setting]
-    return ((method, runs[method]) for method in evidence.methods if method in runs)
-
-
-def _present(evidence: Evidence, settings: Sequence[Setting], method: str) -> list[Row]:
-    rows = (evidence.rows.get((setting, method)) for setting in settings)
-    return [row for row in rows if row is not None]
 
 
 def _pooled(bins: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, np.ndarray]:
@@ -676,11 +416,6 @@ def _loss_curve(runs: Sequence[Line]) -> tuple[list[int], list[float], np.ndarra
     losses = [[curve[step] for curve in by_step] for step in steps]
     spread = [stdev(each) if len(each) > 1 else 0.0 for each in losses]
     return steps, [mean(each) for each in losses], np.array(spread)
-
-
-def _span(numbers: Sequence[int]) -> str:
-    """From the first to the last of numbers in order."""
-    return " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
 
 
 def _plural(count: int, word: str) -> str:

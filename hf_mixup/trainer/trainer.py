@@ -318,9 +318,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         if self.compute_loss_func is not None:
             return self._custom_loss(outputs, labels, plan, num_items)
         label_weight = None if plan is None else outputs.label_weight
+        group_weight = num_items if planned else None
         objective = self._objective_for(labels, weighted=planned)
-        loss = weighted_mean(*objective(outputs.logits, labels, plan, label_weight), num_items if planned else None)
-        if num_items is None or not planned:
+        loss = weighted_mean(*objective(outputs.logits, labels, plan, label_weight), group_weight)
+        if group_weight is None:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
@@ -368,6 +369,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
         """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
+        # Made in any case: it refuses options that do not go with the kind of the labels.
         plan, objective = planned[0][PLAN], self._objective_for(planned[0]["labels"])
         known = plan is None or (plan.probe is None and not isinstance(plan, SpanPlan))
         if len(planned) == self.args.world_size == 1 and known and not self._has_gate():

@@ -14,11 +14,12 @@ import pytest
 import yaml
 
 from hf_mixup.cli import main
+from hf_mixup.compare.curves import family_and_alpha
 from hf_mixup.compare.figures import DARK, PAPER, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
 from hf_mixup.compare.report import write_report
 from hf_mixup.compare.results import Results, pack
-from hf_mixup.compare.sections import family_and_alpha, sections
+from hf_mixup.compare.sections import sections
 
 ROWS = 200
 VOID = {"meta", "link", "br", "img", "input"}

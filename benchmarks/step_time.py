@@ -9,6 +9,7 @@ methods on one model: each round then has one mixed step of each, all against th
 in every step, by a constant lambda where the method draws one. Reported, each for itself in a fresh process:
 
 - the median of the rounds' ratios with a 95 % bootstrap interval;
+- page faults of a step: pages of memory that the system had to give anew, since the C library had given them back;
 - the ratio of the peak memory of model, optimizer and steps;
 - compiled frames over steps of changing lambda, partner and layer, under `torch.compile`;
 - what a mixed step adds to a plain one: kernel launches (on a CPU operator calls, the nested ones included), and waits
@@ -21,7 +22,9 @@ import argparse
 import json
 import logging
 import multiprocessing
+import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,20 +193,24 @@ def _prepare(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def measure_rounds(options: argparse.Namespace, others: Sequence[argparse.Namespace] = ()) -> np.ndarray:
-    """`[pairs, 2 + others]` seconds: of the plain step, of the mixed step, and of those of other runs."""
+def measure_rounds(
+    options: argparse.Namespace, others: Sequence[argparse.Namespace] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and page faults, each `[pairs, 2 + others]`: of the plain, the mixed and the other runs' mixed steps."""
     sides = [Side(options, mixed=False), Side(options, mixed=True)]
     sides += [Side(other, mixed=True, like=sides[1]) for other in others]
     for side in sides:
         for seed in range(3):
             side.step(random_batch(options, seed))
     order = np.random.default_rng(0)
-    times = np.empty((options.pairs, len(sides)))
-    for pair, row in enumerate(times):
+    times, faults = np.empty((2, options.pairs, len(sides)))
+    for pair in range(options.pairs):
         batch = random_batch(options, 100 + pair)
         for which in order.permutation(len(sides)):
-            row[which] = sides[which].step(batch)
-    return times
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            times[pair, which] = sides[which].step(batch)
+            faults[pair, which] = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return times, faults
 
 
 def start_of_peak(options: argparse.Namespace, mixed: bool) -> Callable[[], float]:
@@ -304,11 +311,11 @@ def mixed_words(options: Mapping[str, Any]) -> str:
 
 def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, Any]]:
     """One result for each run; they differ in what they mix alone."""
-    times = in_a_process(measure_rounds, runs[0], runs[1:])
+    times, faults = in_a_process(measure_rounds, runs[0], runs[1:])
     plain_memory = in_a_process(peak_memory, runs[0], False)
     plain_calls = in_a_process(calls, runs[0], False)
     results = []
-    for options, mixed_times in zip(runs, times.T[1:], strict=True):
+    for options, mixed_times, mixed_faults in zip(runs, times.T[1:], faults.T[1:], strict=True):
         ratios = mixed_times / times[:, 0]
         interval = bootstrap((ratios,), np.median, confidence_level=0.95, rng=0).confidence_interval
         memory = [plain_memory, in_a_process(peak_memory, options, True)]
@@ -322,6 +329,7 @@ def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, 
                 "ratio_interval_95": [float(interval.low), float(interval.high)],
                 "ratio_target": target(options),
                 "plain_step_median_seconds": float(np.median(times[:, 0])),
+                "page_faults_median": [float(np.median(each)) for each in (faults[:, 0], mixed_faults)],
                 "memory_ratio": memory[1] / memory[0],
                 "memory_mib": memory,
                 "compiled_frames": frames,
@@ -402,7 +410,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def command_of(options: argparse.Namespace, known: argparse.ArgumentParser) -> str:
     """The command, with the flags that differ from their defaults, but for where things go."""
-    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    # What tells the C library how long to keep memory belongs to a measurement.
+    words = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
+    words += ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     for name, value in vars(options).items():
         if name not in WHERE and value != known.get_default(name):
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]

@@ -91,8 +91,8 @@ def test_each_family_has_the_shape(step_time, tmp_path, any_family):
 
 def test_rounds_have_one_plain_step_and_one_of_each_run(step_time, tmp_path):
     runs = [options_of(step_time, tmp_path, "--pairs", "3", "--mixup_method", name) for name in ("amplify", "ssmix")]
-    times = step_time.measure_rounds(runs[0], runs[1:])
-    assert times.shape == (3, 3) and (times > 0).all()
+    times, faults = step_time.measure_rounds(runs[0], runs[1:])
+    assert times.shape == faults.shape == (3, 3) and (times > 0).all() and (faults >= 0).all()
 
 
 def test_slopes_are_the_powers(step_time):

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_mixup.compare.evidence import Evidence
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
 from hf_mixup.modeling.auto import MODELS
 from tests import tiny
+from tests.compare.test_report import run_line
 from tests.methods import test_every_method
 from tests.modeling import test_families
 
@@ -28,6 +30,42 @@ def load(path: Path):
 def test_the_generated_pages_are_current():
     for path, text in load(ROOT / "docs" / "generate.py").pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python docs/generate.py"
+
+
+def test_the_claims_count_what_the_runs_say():
+    generate = load(ROOT / "docs" / "generate.py")
+    # Three seeds: half the calibration error before scaling and the same after it; fewer wrong labels learned.
+    measures = {
+        "none": {"ece": 0.2, "ece_scaled": 0.05, "flipped_rows_memorized": 0.5},
+        "amplify": {"ece": 0.1, "ece_scaled": 0.05, "flipped_rows_memorized": 0.3},
+    }
+    evidence = Evidence(
+        run_line(0.8 if method == "none" else 0.7, method, seed, noise=0.4, measures=own)
+        for seed in (1, 2, 3)
+        for method, own in measures.items()
+    )
+    before, after, table = generate._calibration_claim([evidence]).split("\n\n")
+    assert before == (
+        "As trained, the error is clearly lower in 1 of 1 comparisons and clearly higher in 0. It is 0.50 to 0.50 "
+        "times that of `none`, the median is 0.50; it is at most half in 1."
+    )
+    assert after == (
+        "After temperature scaling, the error is clearly lower in 0 of 1 comparisons and clearly higher in 0. It is "
+        "1.00 to 1.00 times that of `none`, the median is 1.00; it is at most half in 0."
+    )
+    assert table.splitlines()[2:] == [
+        "| trec | 40% | `amplify` | 3 | 20.0 | 10.0 | 0.50 | -10.0 [-10.0, -10.0] | better | 5.0 | 5.0 | 1.00 | "
+        "+0.0 [+0.0, +0.0] | not clear |"
+    ]
+    words, _, table = generate._noise_claim([evidence]).partition("\n\n")
+    assert words == (
+        "Of 1 comparisons on wrong labels the accuracy is clearly better in 0 and clearly worse in 1; fewer wrong "
+        "labels are learned in 1, more in 0."
+    )
+    plain, mixed = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
+    assert plain[:5] == ["trec", "40%", "`none`", "80.0 / 80.0 / 80.0", "80.0"]
+    assert mixed[3:5] == ["70.0 / 70.0 / 70.0", "70.0"] and mixed[6] == "worse"
+    assert mixed[7:] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
 
 
 def test_every_method_has_a_page_and_a_line():

@@ -12,11 +12,13 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 import torch
 from matplotlib import rc_context
@@ -25,10 +27,12 @@ from matplotlib.figure import Figure
 import hf_mixup.methods
 from hf_mixup.compare.blocks import Section
 from hf_mixup.compare.evidence import Evidence
+from hf_mixup.compare.grid import Cell, parse_seeds, read_grid_file
 from hf_mixup.compare.report import markdown
 from hf_mixup.compare.results import Results
 from hf_mixup.compare.sections import sections
 from hf_mixup.compare.statistics import BASELINE, Row, holm, percent, seed_difference, summarize
+from hf_mixup.demo.run import MINILM
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.methods.table import rows
 from hf_mixup.mixing.plan import LAYER_SITES, SITES, PairPlan, Plan, SpanPlan, StepKey
@@ -180,7 +184,45 @@ GRIDS = {
         "half of them, dependent on class and text. MiniLM weights, which hardly know the language; 8 epochs, "
         "learning rate 1e-4, batch 32, the last model.",
     ),
+    "core_methods": (
+        "Three tasks, every method at its defaults",
+        "TREC (six classes), RTE (pairs) and Banking77 (77 intents), up to 1000 training rows. MiniLM weights, 6 "
+        "epochs (Banking77: 12), learning rate 1e-4, batch 32, the last model.",
+    ),
+    "batchmixup_fractions": (
+        "BatchMixup on fractions of the training set",
+        "The fractions of the paper's Table 1 on RTE and Banking77. MiniLM weights, 6 epochs, learning rate 1e-4, "
+        "batch 32, the last model.",
+    ),
+    "amplify_tables": (
+        "AMPLIFY's number of draws and layers",
+        "The paper's Tables 1 and 4 on TREC, MRPC and SST-5, up to 1000 training rows, with the thirds of the depth. "
+        "MiniLM weights, 6 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
+    "more_tasks": (
+        "Four more tasks",
+        "MRPC, SST-2, SST-5 and TREC with 50 classes, up to 1000 training rows. MiniLM weights, 6 epochs (50 classes: "
+        "12), learning rate 1e-4, batch 32, the last model.",
+    ),
+    "clinc150": (
+        "150 intents, and texts of none of them",
+        "CLINC150 with ten training texts of each intent, and its out-of-scope test texts. MiniLM weights, 12 epochs, "
+        "learning rate 1e-4, batch 32, the last model.",
+    ),
+    "full_sizes": (
+        "Whole training sets",
+        "All training rows of seven tasks. MiniLM weights, 4 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
 }
+# A grid whose runs stand in the file of another one.
+RESULTS_OF = {"alpha": "label_noise"}
+PROGRESS = """## What was run, and what was not
+
+The grids below are what these results are to rest on, with the runs that are there. They are CPU runs; a grid goes on
+where it stopped, `hf-mixup compare GRID.yaml --jobs 2 --output docs/results/NAME.jsonl` in the folder of the data sets
+and `python docs/generate.py` after it.
+
+"""
 # The two claims are about right and wrong labels; batches of alike length say nothing of them.
 CLAIM_GRIDS = tuple(name for name in GRIDS if name != "fast_settings")
 CLAIMS = """# Two claims of the literature, checked
@@ -259,7 +301,7 @@ def pages() -> dict[Path, str]:
     if len(seeds) > 1 and len(runs) == len(seeds) * len(METHODS):
         header = RESULTS.format(rows=runs[0]["settings"]["max_train_samples"], seeds=len(seeds))
         own = header + _accuracies(runs) + _origin(runs, "methods_on_trec.jsonl")
-        found[DOCS / "results.md"] = "# Results\n\n" + _evidence() + own
+        found[DOCS / "results.md"] = "# Results\n\n" + _evidence() + own + "\n" + PROGRESS + _progress()
     for name, parts in _grids().items():
         found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
     evidence = _claim_evidence()
@@ -309,6 +351,33 @@ def _evidence() -> str:
             f"## {title}\n\n{text}\n\n{body.strip()}\n\nIntervals, curves and how to run it again: {page}.\n\n"
         )
     return "".join(parts)
+
+
+def _progress() -> str:
+    """How many runs of each grid are there."""
+    cells = []
+    for path in sorted((DOCS.parent / "benchmarks" / "grids").glob("*.yaml")):
+        due = _cells_of(read_grid_file(str(path)))
+        name = RESULTS_OF.get(path.stem, path.stem)
+        file = DOCS / "results" / f"{name}.jsonl"
+        done = {run["key"] for run in _lines(file.name) if run["kind"] == "run" and run["status"] == "done"}
+        there = sum(cell.key in done for cell in due)
+        results = f"[{name}](evidence/{name}.md)" if file.exists() else ""
+        cells.append((f"[{path.name}](../benchmarks/grids/{path.name})", GRIDS[name][0], len(due), there, results))
+    return _rows(("grid", "about", "runs", "of these made", "results"), cells)
+
+
+def _cells_of(settings: Mapping[str, Any]) -> list[Cell]:
+    """The cells of a grid file, without a look at the data, which need not be there."""
+
+    def entries(name: str, default: Any) -> list[Any]:
+        found = settings.get(name, default)
+        return found if isinstance(found, list) else [found]
+
+    tasks = [task if isinstance(task, str) else task.get("name") or task["folder"] for task in entries("tasks", ())]
+    sizes, noise = map(str, entries("sizes", "all")), map(float, entries("noise", 0))
+    axes = product(tasks, sizes, noise, entries("methods", ()), parse_seeds(entries("seeds", "1-5")))
+    return [Cell(task, MINILM, size, share, method, seed) for task, size, share, method, seed in axes]
 
 
 @cache
@@ -382,8 +451,8 @@ def _noise_claim(found: Iterable[Evidence]) -> str:
 def _difference(row: Row) -> str:
     if row.difference is None:
         return ""
-    numbers = (100 * each for each in (row.difference, row.corrected_low, row.corrected_high))
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*numbers)
+    interval = f" [{100 * row.corrected_low:+.1f}, {100 * row.corrected_high:+.1f}]" if row.pairs > 1 else ""
+    return f"{100 * row.difference:+.1f}{interval}"
 
 
 def _lines(name: str) -> list[dict]:

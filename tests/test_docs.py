@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_mixup.compare.evidence import Evidence
+from hf_mixup.compare.grid import make_grid, read_grid_file
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
 from hf_mixup.modeling.auto import MODELS
@@ -66,6 +67,19 @@ def test_the_claims_count_what_the_runs_say():
     assert plain[:5] == ["trec", "40%", "`none`", "80.0 / 80.0 / 80.0", "80.0"]
     assert mixed[3:5] == ["70.0 / 70.0 / 70.0", "70.0"] and mixed[6] == "worse"
     assert mixed[7:] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
+
+
+@pytest.mark.slow
+def test_the_grids_of_the_evidence_can_be_run_and_are_counted_as_they_are(data_folder, monkeypatch):
+    generate = load(ROOT / "docs" / "generate.py")
+    monkeypatch.chdir(data_folder)
+    files = sorted((ROOT / "benchmarks" / "grids").glob("*.yaml"))
+    assert {generate.RESULTS_OF.get(file.stem, file.stem) for file in files} == generate.GRIDS.keys()
+    for file in files:
+        settings = read_grid_file(str(file))
+        assert {cell.key for cell in generate._cells_of(settings)} == {
+            cell.key for cell in make_grid(settings).cells()
+        }
 
 
 def test_every_method_has_a_page_and_a_line():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from docs.generator import performance
 from hf_mixup.methods import METHODS
 from hf_mixup.mixing.ratios import BatchWeights
-from tests.test_docs import load
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--model", "tiny", "--batch", "4", "--length", "16", "--cpu", "--threads", "1")
@@ -123,17 +123,16 @@ def test_the_mix_is_among_the_added_operators(step_time, tmp_path, method, opera
 
 
 def test_the_figures_draw_what_was_measured():
-    generate = load(ROOT / "docs" / "generate.py")
     line = {"axis": "batch", "sizes": [2, 4], "slopes": {}}
     for number, name in enumerate(("seconds_plain", "seconds_mixed", "mib_plain", "mib_mixed"), start=1):
         line |= {name: [number, 2 * number]}
         line["slopes"][name] = 1.0
-    panels = generate._figure_of_growth([line]).axes
+    panels = performance.figure_of_growth([line]).axes
     drawn = [curve.get_ydata().tolist() for axes in panels for curve in axes.lines]
     assert drawn == [[1, 2], [2, 4], [3, 6], [4, 8]]
     run = {"options": {"mixup_method": "amplify", "model": "minilm", "batch": 32}, "ratio_target": 1.02}
     run |= {"ratio_median": 1.005, "ratio_interval_95": [1.0, 1.015]}
-    lines = generate._figure_of_ratios([run]).axes[0].lines
+    lines = performance.figure_of_ratios([run]).axes[0].lines
     assert lines[0].get_xdata().tolist() == [1.005] and 1.02 in [curve.get_xdata()[0] for curve in lines[1:]]
 
 

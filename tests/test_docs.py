@@ -1,12 +1,13 @@
 """The documentation says what the code does: generated pages are current, examples run, links lead somewhere."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from docs import generate
+from docs.generator import claims, results
 from hf_mixup.compare.evidence import Evidence
 from hf_mixup.compare.grid import make_grid, read_grid_file
 from hf_mixup.methods import METHODS, Mixup
@@ -21,20 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_generated_pages_are_current():
-    for path, text in load(ROOT / "docs" / "generate.py").pages().items():
+    for path, text in generate.pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python docs/generate.py"
 
 
 def test_the_claims_count_what_the_runs_say():
-    generate = load(ROOT / "docs" / "generate.py")
     # Three seeds: half the calibration error before scaling and the same after it; fewer wrong labels learned.
     measures = {
         "none": {"ece": 0.2, "ece_scaled": 0.05, "flipped_rows_memorized": 0.5},
@@ -45,7 +38,7 @@ def test_the_claims_count_what_the_runs_say():
         for seed in (1, 2, 3)
         for method, own in measures.items()
     )
-    before, after, table = generate._calibration_claim([evidence]).split("\n\n")
+    before, after, table = claims.calibration_claim([evidence]).split("\n\n")
     assert before == (
         "As trained, the error is clearly lower in 1 of 1 comparisons and clearly higher in 0. It is 0.50 to 0.50 "
         "times that of `none`, the median is 0.50; it is at most half in 1."
@@ -58,7 +51,7 @@ def test_the_claims_count_what_the_runs_say():
         "| trec | 40% | `amplify` | 3 | 20.0 | 10.0 | 0.50 | -10.0 [-10.0, -10.0] | better | 5.0 | 5.0 | 1.00 | "
         "+0.0 [+0.0, +0.0] | not clear |"
     ]
-    words, _, table = generate._noise_claim([evidence]).partition("\n\n")
+    words, _, table = claims.noise_claim([evidence]).partition("\n\n")
     assert words == (
         "Of 1 comparisons on wrong labels the accuracy is clearly better in 0 and clearly worse in 1; fewer wrong "
         "labels are learned in 1, more in 0."
@@ -71,15 +64,12 @@ def test_the_claims_count_what_the_runs_say():
 
 @pytest.mark.slow
 def test_the_grids_of_the_evidence_can_be_run_and_are_counted_as_they_are(data_folder, monkeypatch):
-    generate = load(ROOT / "docs" / "generate.py")
     monkeypatch.chdir(data_folder)
     files = sorted((ROOT / "benchmarks" / "grids").glob("*.yaml"))
-    assert {generate.RESULTS_OF.get(file.stem, file.stem) for file in files} == generate.GRIDS.keys()
+    assert {results.RESULTS_OF.get(file.stem, file.stem) for file in files} == results.GRIDS.keys()
     for file in files:
         settings = read_grid_file(str(file))
-        assert {cell.key for cell in generate._cells_of(settings)} == {
-            cell.key for cell in make_grid(settings).cells()
-        }
+        assert {cell.key for cell in results.cells_of(settings)} == {cell.key for cell in make_grid(settings).cells()}
 
 
 def test_every_method_has_a_page_and_a_line():

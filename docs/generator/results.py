@@ -1,0 +1,203 @@
+"""What methods came to: the results of the grids, each with a page of its own, and of every method at its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from docs.generator.tables import DOCS, mixed_words, origin, raw_lines, table
+from hf_mixup.compare.blocks import Section
+from hf_mixup.compare.grid import Cell, parse_seeds, read_grid_file
+from hf_mixup.compare.report import markdown
+from hf_mixup.compare.results import Results
+from hf_mixup.compare.sections import sections
+from hf_mixup.compare.statistics import holm, seed_difference
+from hf_mixup.demo.run import MINILM
+from hf_mixup.methods import METHODS
+
+RESULTS = """## Every method at its defaults
+
+Every method with its own defaults, against plain fine-tuning, on the first {rows} training rows of TREC (six coarse
+classes) and its 500 test rows: MiniLM weights (a 6-layer BERT), 10 epochs, learning rate 1e-4, batch 32, the last
+model, no choice by the test set. Mean and standard deviation over the seeds, in percent; the differences are paired by
+seed. The step time is that of a mixed step over a plain one, from [performance.md](performance.md).
+
+With {seeds} seeds little is sure: p is that of the paired t over the seeds, corrected by Holm for the number of
+methods, and clear are only differences with a p below 0.05. Nothing was tuned for any method: this shows how all of
+them train at their defaults, not which is best.
+
+What falls far behind: `batchmixup` ends near the share of the most frequent class (27.6 %). Its loss lets the rows of
+the classifier collapse onto each other, and the plain second half does not bring them apart again;
+`batchmixup-code` suffers from mixed points that are nearly alike ([why](methods/batchmixup.md)). `attentionmix` with
+the head of its paper, which was chosen for other weights, loses accuracy, and macro F1 through a rare class.
+
+"""
+# The files of hf-mixup compare in docs/results, each with a page of its own in docs/evidence.
+GRIDS = {
+    "fast_settings": (
+        "Batches of alike length",
+        "Whether the [fast settings](fast_training.md) change how well models get: up to 1000 training rows, two "
+        "epochs, learning rate 1e-4, batch 32, MiniLM weights; every text is padded to the longest of its batch, "
+        "batches are random or grouped by length, and AMPLIFY then has the partner `neighbour`.",
+    ),
+    "label_noise": (
+        "Wrong labels on TREC",
+        "600 training rows (six classes), a share of which has labels that were made wrong at random; validation and "
+        "test labels are right. MiniLM weights, 8 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
+    "label_noise_hausa": (
+        "The wrong labels of distant supervision",
+        "Titles of Hausa news (five topics), 600 training rows whose labels were given by rules and are wrong for "
+        "half of them, dependent on class and text. MiniLM weights, which hardly know the language; 8 epochs, "
+        "learning rate 1e-4, batch 32, the last model.",
+    ),
+    "core_methods": (
+        "Three tasks, every method at its defaults",
+        "TREC (six classes), RTE (pairs) and Banking77 (77 intents), up to 1000 training rows. MiniLM weights, 6 "
+        "epochs (Banking77: 12), learning rate 1e-4, batch 32, the last model.",
+    ),
+    "batchmixup_fractions": (
+        "BatchMixup on fractions of the training set",
+        "The fractions of the paper's Table 1 on RTE and Banking77. MiniLM weights, 6 epochs, learning rate 1e-4, "
+        "batch 32, the last model.",
+    ),
+    "amplify_tables": (
+        "AMPLIFY's number of draws and layers",
+        "The paper's Tables 1 and 4 on TREC, MRPC and SST-5, up to 1000 training rows, with the thirds of the depth. "
+        "MiniLM weights, 6 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
+    "more_tasks": (
+        "Four more tasks",
+        "MRPC, SST-2, SST-5 and TREC with 50 classes, up to 1000 training rows. MiniLM weights, 6 epochs (50 classes: "
+        "12), learning rate 1e-4, batch 32, the last model.",
+    ),
+    "clinc150": (
+        "150 intents, and texts of none of them",
+        "CLINC150 with ten training texts of each intent, and its out-of-scope test texts. MiniLM weights, 12 epochs, "
+        "learning rate 1e-4, batch 32, the last model.",
+    ),
+    "full_sizes": (
+        "Whole training sets",
+        "All training rows of seven tasks. MiniLM weights, 4 epochs, learning rate 1e-4, batch 32, the last model.",
+    ),
+}
+# A grid whose runs stand in the file of another one.
+RESULTS_OF = {"alpha": "label_noise"}
+PROGRESS = """## What was run, and what was not
+
+The grids below are what these results are to rest on, with the runs that are there. They are CPU runs; a grid goes on
+where it stopped, `hf-mixup compare GRID.yaml --jobs 2 --output docs/results/NAME.jsonl` in the folder of the data sets
+and `python docs/generate.py` after it.
+
+"""
+
+
+def pages() -> dict[Path, str]:
+    """The pages by path."""
+    found = {}
+    runs = raw_lines("methods_on_trec.jsonl")
+    seeds = {run["seed"] for run in runs}
+    # A table of some of the methods, or of one seed, would mislead.
+    if len(seeds) > 1 and len(runs) == len(seeds) * len(METHODS):
+        header = RESULTS.format(rows=runs[0]["settings"]["max_train_samples"], seeds=len(seeds))
+        own = header + _accuracies(runs) + origin(runs, "methods_on_trec.jsonl")
+        found[DOCS / "results.md"] = "# Results\n\n" + _evidence() + own + "\n" + PROGRESS + _progress()
+    for name, parts in _grids().items():
+        found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
+    return found
+
+
+def figures() -> dict[Path, Figure]:
+    """The figures by path."""
+    return {
+        DOCS / "figures" / f"{name}_{picture.name}.svg": picture.draw()
+        for name, parts in _grids().items()
+        for part in parts
+        for picture in part.pictures
+    }
+
+
+@cache
+def _grids() -> dict[str, list[Section]]:
+    """The sections of the report on each file of results that is there."""
+    files = {name: DOCS / "results" / f"{name}.jsonl" for name in GRIDS}
+    return {name: sections(Results(file).lines.values(), file.name) for name, file in files.items() if file.exists()}
+
+
+def _evidence() -> str:
+    """The results of each grid, with the link to its page."""
+    parts = []
+    for name, found in _grids().items():
+        title, text = GRIDS[name]
+        tables = [table for part in found if part.title in ("Results", "What came out") for table in part.tables]
+        notes = [note for part in found if part.title == "Results" for note in part.text]
+        _, _, body = markdown([Section(title, notes, tables)], "").partition(f"## {title}\n")
+        page = f"[evidence/{name}.md](evidence/{name}.md)"
+        parts.append(
+            f"## {title}\n\n{text}\n\n{body.strip()}\n\nIntervals, curves and how to run it again: {page}.\n\n"
+        )
+    return "".join(parts)
+
+
+def _progress() -> str:
+    """How many runs of each grid are there."""
+    cells = []
+    for path in sorted((DOCS.parent / "benchmarks" / "grids").glob("*.yaml")):
+        due = cells_of(read_grid_file(str(path)))
+        name = RESULTS_OF.get(path.stem, path.stem)
+        file = DOCS / "results" / f"{name}.jsonl"
+        done = {run["key"] for run in raw_lines(file.name) if run["kind"] == "run" and run["status"] == "done"}
+        there = sum(cell.key in done for cell in due)
+        results = f"[{name}](evidence/{name}.md)" if file.exists() else ""
+        cells.append((f"[{path.name}](../benchmarks/grids/{path.name})", GRIDS[name][0], len(due), there, results))
+    return table(("grid", "about", "runs", "of these made", "results"), cells)
+
+
+def cells_of(settings: Mapping[str, Any]) -> list[Cell]:
+    """The cells of a grid file, without a look at the data, which need not be there."""
+
+    def entries(name: str, default: Any) -> list[Any]:
+        found = settings.get(name, default)
+        return found if isinstance(found, list) else [found]
+
+    tasks = [task if isinstance(task, str) else task.get("name") or task["folder"] for task in entries("tasks", ())]
+    sizes, noise = map(str, entries("sizes", "all")), map(float, entries("noise", 0))
+    axes = product(tasks, sizes, noise, entries("methods", ()), parse_seeds(entries("seeds", "1-5")))
+    return [Cell(task, MINILM, size, share, method, seed) for task, size, share, method, seed in axes]
+
+
+def _accuracies(runs: list[dict]) -> str:
+    accuracy = {(run["method"], run["seed"]): 100 * run["accuracy"] for run in runs}
+    steps = {
+        run["options"]["mixup_method"]: f"{run['ratio_median']:.2f}"
+        for run in raw_lines("step_time.jsonl")
+        if run["options"]["model"] == "minilm" and mixed_words(run) == run["options"]["mixup_method"]
+    }
+    head = ("method", "accuracy", "macro F1", "difference to `none` in accuracy, by seed", "p, corrected", "step time")
+    seeds = sorted({seed for _, seed in accuracy})
+    values = {method: [accuracy[method, seed] for seed in seeds] for method in METHODS}
+    mixing = [method for method in METHODS if method != "none"]
+    p_values = holm([seed_difference(values[method], values["none"]).p for method in mixing])
+    p = dict(zip(mixing, p_values, strict=True))
+    cells = []
+    for method in METHODS:
+        scores = [100 * run["f1_macro"] for run in runs if run["method"] == method]
+        row = [f"`{method}`", _spread(values[method]), _spread(scores)]
+        if method == "none":
+            row += ["", "", "1"]
+        else:
+            paired = [own - plain for own, plain in zip(values[method], values["none"], strict=True)]
+            each = ", ".join(f"{difference:+.1f}" for difference in paired)
+            row += [f"{mean(paired):+.1f} ({each})", f"{p[method]:.3f}", steps.get(method, "")]
+        cells.append(row)
+    return table(head, cells)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f} ± {stdev(values):.1f}"

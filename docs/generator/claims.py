@@ -72,7 +72,7 @@ def calibration_claim(found: Iterable[Evidence]) -> str:
                 ratios[name].append(own.mean / plain.mean)
                 verdicts[name].append(own.verdict)
                 cell += [f"{100 * plain.mean:.1f}", f"{100 * own.mean:.1f}", f"{ratios[name][-1]:.2f}"]
-                cell += [_difference(own), own.verdict]
+                cell += [difference(own), own.verdict]
             cells.append(cell)
     words = ""
     for name, label in (("ece", "As trained"), ("ece_scaled", "After temperature scaling")):
@@ -100,8 +100,8 @@ def noise_claim(found: Iterable[Evidence]) -> str:
                 scores = sorted((run["cell"]["seed"], 100 * run["metrics"]["accuracy"]) for run in runs)
                 cell = [setting.task, percent(setting.noise), f"`{method}`"]
                 cell += [" / ".join(f"{score:.1f}" for _, score in scores), f"{100 * row.mean:.1f}"]
-                cell += [_difference(row), row.verdict]
-                cells.append([*cell, f"{100 * wrong.mean:.1f}", _difference(wrong), wrong.verdict])
+                cell += [difference(row), row.verdict]
+                cells.append([*cell, f"{100 * wrong.mean:.1f}", difference(wrong), wrong.verdict])
                 verdicts += [row.verdict] if row.verdict else []
                 learned += [wrong.verdict] if wrong.verdict else []
     words = (
@@ -112,7 +112,8 @@ def noise_claim(found: Iterable[Evidence]) -> str:
     return f"{words}\n{table(head, cells)}"
 
 
-def _difference(row: Row) -> str:
+def difference(row: Row) -> str:
+    """A difference to `none` in points with its corrected interval; nothing for `none` itself."""
     if row.difference is None:
         return ""
     interval = f" [{100 * row.corrected_low:+.1f}, {100 * row.corrected_high:+.1f}]" if row.pairs > 1 else ""

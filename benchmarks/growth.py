@@ -57,8 +57,9 @@ def measure(options: argparse.Namespace, axis: str, size: int) -> list[tuple[flo
         on_cpu = argparse.Namespace(**vars(options) | {"cpu": True})
         return [in_a_process(epoch, on_cpu, mixed, size) for mixed in (False, True)]
     options = argparse.Namespace(**vars(options) | {axis: size})
-    seconds = np.median(in_a_process(measure_rounds, options)[0], axis=0)
-    return [(float(seconds[mixed]), in_a_process(peak_memory, options, bool(mixed))) for mixed in (0, 1)]
+    seconds, _ = in_a_process(measure_rounds, options)
+    medians = np.median(seconds, axis=0)
+    return [(float(medians[mixed]), in_a_process(peak_memory, options, bool(mixed))) for mixed in (0, 1)]
 
 
 def slope(sizes: tuple[int, ...], values: list[float]) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from docs.generator.claims import difference
+from docs.generator.results import evidence
 from docs.generator.tables import DOCS
-from hf_mixup.compare.evidence import Evidence
-from hf_mixup.compare.results import Results
 from hf_mixup.compare.statistics import BASELINE, Row, summarize
 
 _MIXING_MUCH = "amplify-code:alpha=0.4:ratio=beta-max"
@@ -45,33 +44,25 @@ intervals, corrected for the number of methods, and "for itself" as if no other 
 
 def pages() -> dict[Path, str]:
     """The page by its path, once the runs that it speaks of are there."""
-    file = DOCS / "results" / "label_noise.jsonl"
-    if not file.exists():
+    if "label_noise" not in evidence():
         return {}
-    evidence = Evidence(Results(file).lines.values())
-    setting = max(evidence.settings, key=lambda each: each.noise)
-
-    def row(method: str, measure: str) -> Row:
-        return next(row for row in summarize(evidence.runs, measure) if (row.setting, row.method) == (setting, method))
-
-    def percent_of(method: str, measure: str) -> str:
-        return f"{100 * row(method, measure).mean:.0f}"
-
-    def judged(method: str) -> str:
-        found = row(method, "accuracy")
-        alone = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        return f"{difference(found)}, {found.verdict} (for itself {alone})"
-
+    grid = evidence()["label_noise"]
+    setting = max(grid.settings, key=lambda each: each.noise)
+    noisy = [run for runs in grid.by_setting[setting].values() for run in runs]
+    plain, much, amplify = (grid.rows[setting, method] for method in (BASELINE, _MIXING_MUCH, "amplify"))
     numbers = {
         "noise": f"{100 * setting.noise:.0f} %",
-        "seeds": row(_MIXING_MUCH, "accuracy").pairs,
-        "accuracy": judged(_MIXING_MUCH),
-        "amplify": judged("amplify"),
-        "sd": f"{100 * row(BASELINE, 'accuracy').sd:.1f}",
+        "seeds": much.pairs,
+        "accuracy": _judged(much),
+        "amplify": _judged(amplify),
+        "sd": f"{100 * plain.sd:.1f}",
     }
     for name, measure in (("learned", "flipped_rows_memorized"), ("ece", "ece"), ("scaled", "ece_scaled")):
-        numbers |= {
-            name: percent_of(_MIXING_MUCH, measure),
-            f"{name}_plain": percent_of(BASELINE, measure),
-        }
+        means = {row.method: f"{100 * row.mean:.0f}" for row in summarize(noisy, measure)}
+        numbers |= {name: means[_MIXING_MUCH], f"{name}_plain": means[BASELINE]}
     return {DOCS / "when_to_mix.md": ADVICE.format(**numbers)}
+
+
+def _judged(row: Row) -> str:
+    alone = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    return f"{difference(row)}, {row.verdict} (for itself {alone})"

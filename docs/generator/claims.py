@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from docs.generator.results import GRIDS
+from docs.generator.results import evidence
 from docs.generator.tables import DOCS, table
 from hf_mixup.compare.evidence import Evidence
-from hf_mixup.compare.results import Results
 from hf_mixup.compare.statistics import BASELINE, Row, percent, summarize
 
-# The two claims are about right and wrong labels; batches of alike length say nothing of them.
-_GRIDS = tuple(name for name in GRIDS if name != "fast_settings")
+# Batches of alike length say nothing of the claims.
+_NO_CLAIMS = ("fast_settings",)
 CLAIMS = """# Two claims of the literature, checked
 
 On the runs of the [results](results.md), every method against `none` on the same seeds. Better and worse are called
@@ -44,8 +43,7 @@ what was learned of Student's t over the seeds.
 
 def pages() -> dict[Path, str]:
     """The page by its path, if there are runs that tell of the claims."""
-    files = [DOCS / "results" / f"{name}.jsonl" for name in _GRIDS]
-    found = [Evidence(Results(file).lines.values()) for file in files if file.exists()]
+    found = [runs for name, runs in evidence().items() if name not in _NO_CLAIMS]
     if not found:
         return {}
     return {DOCS / "claims.md": CLAIMS.format(calibration=calibration_claim(found), noise=noise_claim(found))}
@@ -56,8 +54,8 @@ def calibration_claim(found: Iterable[Evidence]) -> str:
     head = ["data", "labels made wrong", "method", "seeds", "ECE, `none`", "ECE", "times", "difference", "verdict"]
     head += ["ECE scaled, `none`", "ECE scaled", "times", "difference", "verdict"]
     cells, verdicts, ratios = [], {"ece": [], "ece_scaled": []}, {"ece": [], "ece_scaled": []}
-    for evidence in found:
-        rows = {name: {(row.setting, row.method): row for row in summarize(evidence.runs, name)} for name in verdicts}
+    for grid in found:
+        rows = {name: {(row.setting, row.method): row for row in summarize(grid.runs, name)} for name in verdicts}
         for row in rows["ece"].values():
             if row.difference is None:
                 continue
@@ -90,13 +88,13 @@ def noise_claim(found: Iterable[Evidence]) -> str:
     head = ("data", "labels made wrong", "method", "accuracy by seed", "mean", "difference", "verdict")
     head += ("wrong labels learned", "difference", "verdict")
     cells, verdicts, learned = [], [], []
-    for evidence in found:
-        by_heart = {(row.setting, row.method): row for row in summarize(evidence.runs, "flipped_rows_memorized")}
-        for setting in evidence.settings:
-            for method, runs in evidence.in_order(setting):
+    for grid in found:
+        by_heart = {(row.setting, row.method): row for row in summarize(grid.runs, "flipped_rows_memorized")}
+        for setting in grid.settings:
+            for method, runs in grid.in_order(setting):
                 if (setting, method) not in by_heart:
                     continue
-                row, wrong = evidence.rows[setting, method], by_heart[setting, method]
+                row, wrong = grid.rows[setting, method], by_heart[setting, method]
                 scores = sorted((run["cell"]["seed"], 100 * run["metrics"]["accuracy"]) for run in runs)
                 cell = [setting.task, percent(setting.noise), f"`{method}`"]
                 cell += [" / ".join(f"{score:.1f}" for _, score in scores), f"{100 * row.mean:.1f}"]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from docs.generator.tables import DOCS, mixed_words, origin, raw_lines, table
 from hf_mixup.compare.blocks import Section
+from hf_mixup.compare.evidence import Evidence
 from hf_mixup.compare.grid import Cell, parse_seeds, read_grid_file
 from hf_mixup.compare.report import markdown
 from hf_mixup.compare.results import Results
@@ -124,10 +125,16 @@ def figures() -> dict[Path, Figure]:
 
 
 @cache
-def _grids() -> dict[str, list[Section]]:
-    """The sections of the report on each file of results that is there."""
+def evidence() -> dict[str, Evidence]:
+    """The runs of each file of results that is there, sorted for a report."""
     files = {name: DOCS / "results" / f"{name}.jsonl" for name in GRIDS}
-    return {name: sections(Results(file).lines.values(), file.name) for name, file in files.items() if file.exists()}
+    return {name: Evidence(Results(file).lines.values()) for name, file in files.items() if file.exists()}
+
+
+@cache
+def _grids() -> dict[str, list[Section]]:
+    """The sections of the report on each of them."""
+    return {name: sections(found.lines, f"{name}.jsonl") for name, found in evidence().items()}
 
 
 def _evidence() -> str:
@@ -135,7 +142,7 @@ def _evidence() -> str:
     parts = []
     for name, found in _grids().items():
         title, text = GRIDS[name]
-        tables = [table for part in found if part.title in ("Results", "What came out") for table in part.tables]
+        tables = [each for part in found if part.title in ("Results", "What came out") for each in part.tables]
         notes = [note for part in found if part.title == "Results" for note in part.text]
         _, _, body = markdown([Section(title, notes, tables)], "").partition(f"## {title}\n")
         page = f"[evidence/{name}.md](evidence/{name}.md)"
@@ -151,10 +158,9 @@ def _progress() -> str:
     for path in sorted((DOCS.parent / "benchmarks" / "grids").glob("*.yaml")):
         due = cells_of(read_grid_file(str(path)))
         name = RESULTS_OF.get(path.stem, path.stem)
-        file = DOCS / "results" / f"{name}.jsonl"
-        done = {run["key"] for run in raw_lines(file.name) if run["kind"] == "run" and run["status"] == "done"}
+        done = {run["key"] for run in evidence()[name].runs} if name in evidence() else set()
         there = sum(cell.key in done for cell in due)
-        results = f"[{name}](evidence/{name}.md)" if file.exists() else ""
+        results = f"[{name}](evidence/{name}.md)" if name in evidence() else ""
         cells.append((f"[{path.name}](../benchmarks/grids/{path.name})", GRIDS[name][0], len(due), there, results))
     return table(("grid", "about", "runs", "of these made", "results"), cells)
 

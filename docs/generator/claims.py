@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from docs.generator.results import evidence
 from docs.generator.tables import DOCS, table
-from hf_mixup.compare.evidence import Evidence
-from hf_mixup.compare.statistics import BASELINE, Row, percent, summarize
+from hf_mixup.compare.evidence import Evidence, Line
+from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
 
 # Batches of alike length say nothing of the claims.
 _NO_CLAIMS = ("fast_settings",)
@@ -51,63 +52,90 @@ def pages() -> dict[Path, str]:
 
 def calibration_claim(found: Iterable[Evidence]) -> str:
     """How often the calibration error fell, in words and in a table."""
-    head = ["data", "labels made wrong", "method", "seeds", "ECE, `none`", "ECE", "times", "difference", "verdict"]
+    head = ["data", "wrong labels", "method", "seeds", "ECE, `none`", "ECE", "times", "difference", "verdict"]
     head += ["ECE scaled, `none`", "ECE scaled", "times", "difference", "verdict"]
-    cells, verdicts, ratios = [], {"ece": [], "ece_scaled": []}, {"ece": [], "ece_scaled": []}
-    for grid in found:
-        rows = {name: {(row.setting, row.method): row for row in summarize(grid.runs, name)} for name in verdicts}
-        for row in rows["ece"].values():
-            if row.difference is None:
+    names = {"ece": "As trained", "ece_scaled": "After temperature scaling"}
+    cells, judged = [], defaultdict(list)
+    for grid, setting, method in _comparisons(found):
+        if not _mixes(grid, method):
+            continue
+        wrong = wrong_share(grid, setting)
+        cell = [setting.task, percent(wrong), f"`{method}`", grid.rows[setting, method].pairs]
+        for name in names:
+            rows = {row.method: row for row in summarize(_runs(grid, setting), name)}
+            # Without a single wrong validation row no temperature fits, and nothing is scaled.
+            if method not in rows or rows[method].difference is None:
+                cell += [""] * 5
                 continue
-            cell = [row.setting.task, percent(row.setting.noise), f"`{row.method}`", row.pairs]
-            for name, by_method in rows.items():
-                own = by_method.get((row.setting, row.method))
-                # Without a single wrong validation row no temperature fits, and nothing is scaled.
-                if own is None or own.difference is None:
-                    cell += [""] * 5
-                    continue
-                plain = by_method[row.setting, BASELINE]
-                ratios[name].append(own.mean / plain.mean)
-                verdicts[name].append(own.verdict)
-                cell += [f"{100 * plain.mean:.1f}", f"{100 * own.mean:.1f}", f"{ratios[name][-1]:.2f}"]
-                cell += [difference(own), own.verdict]
-            cells.append(cell)
+            own, plain = rows[method], rows[BASELINE]
+            times = own.mean / plain.mean
+            judged[name, wrong > 0].append((times, own.verdict))
+            cell += [f"{100 * plain.mean:.1f}", f"{100 * own.mean:.1f}", f"{times:.2f}", difference(own), own.verdict]
+        cells.append(cell)
     words = ""
-    for name, label in (("ece", "As trained"), ("ece_scaled", "After temperature scaling")):
-        times, clear = ratios[name], verdicts[name]
+    for (name, is_wrong), verdicts in sorted(judged.items(), key=lambda entry: entry[0][1]):
+        times, clear = zip(*verdicts, strict=True)
         words += (
-            f"{label}, the error is clearly lower in {clear.count('better')} of {len(times)} comparisons and clearly "
-            f"higher in {clear.count('worse')}. It is {min(times):.2f} to {max(times):.2f} times that of `none`, the "
-            f"median is {median(times):.2f}; it is at most half in {sum(each <= 0.5 for each in times)}.\n\n"
+            f"{names[name]}, with {'wrong labels' if is_wrong else 'right labels'}: clearly lower in "
+            f"{clear.count('better')} of {len(times)} comparisons and clearly higher in {clear.count('worse')}; "
+            f"{min(times):.2f} to {max(times):.2f} times the error of `none`, the median is {median(times):.2f}; at "
+            f"most half in {sum(each <= 0.5 for each in times)}.\n\n"
         )
     return f"{words}{table(head, cells)}"
 
 
 def noise_claim(found: Iterable[Evidence]) -> str:
     """Accuracy and what was learned by heart of wrong labels, in words and in a table."""
-    head = ("data", "labels made wrong", "method", "accuracy by seed", "mean", "difference", "verdict")
+    head = ("data", "wrong labels", "method", "accuracy by seed", "mean", "difference", "verdict")
     head += ("wrong labels learned", "difference", "verdict")
     cells, verdicts, learned = [], [], []
-    for grid in found:
-        by_heart = {(row.setting, row.method): row for row in summarize(grid.runs, "flipped_rows_memorized")}
-        for setting in grid.settings:
-            for method, runs in grid.in_order(setting):
-                if (setting, method) not in by_heart:
-                    continue
-                row, wrong = grid.rows[setting, method], by_heart[setting, method]
-                scores = sorted((run["cell"]["seed"], 100 * run["metrics"]["accuracy"]) for run in runs)
-                cell = [setting.task, percent(setting.noise), f"`{method}`"]
-                cell += [" / ".join(f"{score:.1f}" for _, score in scores), f"{100 * row.mean:.1f}"]
-                cell += [difference(row), row.verdict]
-                cells.append([*cell, f"{100 * wrong.mean:.1f}", difference(wrong), wrong.verdict])
-                verdicts += [row.verdict] if row.verdict else []
-                learned += [wrong.verdict] if wrong.verdict else []
+    for grid, setting, method in _comparisons(found):
+        by_heart = {row.method: row for row in summarize(_runs(grid, setting), "flipped_rows_memorized")}
+        if not wrong_share(grid, setting) or method not in by_heart:
+            continue
+        row, wrong = grid.rows[setting, method], by_heart[method]
+        runs = grid.by_setting[setting][method]
+        scores = sorted((run["cell"]["seed"], 100 * run["metrics"]["accuracy"]) for run in runs)
+        cell = [setting.task, percent(wrong_share(grid, setting)), f"`{method}`"]
+        cell += [" / ".join(f"{score:.1f}" for _, score in scores), f"{100 * row.mean:.1f}"]
+        cell += [difference(row), row.verdict]
+        cells.append([*cell, f"{100 * wrong.mean:.1f}", difference(wrong), wrong.verdict])
+        if _mixes(grid, method):
+            verdicts.append(row.verdict)
+            learned.append(wrong.verdict)
     words = (
         f"Of {len(verdicts)} comparisons on wrong labels the accuracy is clearly better in {verdicts.count('better')} "
         f"and clearly worse in {verdicts.count('worse')}; fewer wrong labels are learned in "
         f"{learned.count('better')}, more in {learned.count('worse')}.\n"
     )
     return f"{words}\n{table(head, cells)}"
+
+
+def wrong_share(grid: Evidence, setting: Setting) -> float:
+    """The share of the train labels that are known to be wrong: those that the file has and those that were made."""
+    shares = [(run.get("wrong_train_labels") or 0) / run["rows"]["train"] for run in _runs(grid, setting)]
+    return round(mean(shares), 3)
+
+
+def _runs(grid: Evidence, setting: Setting) -> list[Line]:
+    return [run for _, runs in grid.in_order(setting) for run in runs]
+
+
+def _comparisons(found: Iterable[Evidence]) -> Iterator[tuple[Evidence, Setting, str]]:
+    """Each method of each setting, runs that stand in several files taken once."""
+    seen = set()
+    for grid in found:
+        for setting in grid.settings:
+            for method, runs in grid.in_order(setting):
+                keys = frozenset(run["key"] for run in runs)
+                if keys not in seen:
+                    seen.add(keys)
+                    yield grid, setting, method
+
+
+def _mixes(grid: Evidence, method: str) -> bool:
+    """Whether a method is one of mixup, and not plain fine-tuning with other options."""
+    return grid.words[method].split(":")[0] != BASELINE
 
 
 def difference(row: Row) -> str:

@@ -18,7 +18,7 @@ _CURVES = (
     "bars can be told apart."
 )
 _GAINS = (
-    "Under each figure stands the difference to none on the same seeds with its 95 % interval, which is what tells "
+    "After each figure comes the difference to none on the same seeds with its 95 % interval, which is what tells "
     "methods apart: seeds that are hard for one method are hard for all."
 )
 
@@ -44,7 +44,7 @@ def alpha_curves(evidence: Evidence) -> Section | None:
         return None
     families: dict[str, dict[float, str]] = defaultdict(dict)
     for method in evidence.methods:
-        family, alpha = family_and_alpha(method)
+        family, alpha = family_and_alpha(evidence.words[method])
         if alpha is not None:
             families[family][alpha] = method
     panels = []
@@ -145,7 +145,8 @@ def _two_panels(
     pictures = []
     for name, what, points, zero in (
         ("", f"{metric}, times 100", means, False),
-        ("_gain", f"{metric} minus that of none, points", gains, True),
+        # As the label of an axis it is no longer than the axis.
+        ("_gain", f"{metric}, points over none", gains, True),
     ):
         points = {method: each for method, each in points.items() if each}
         if points:

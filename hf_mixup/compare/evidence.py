@@ -70,6 +70,7 @@ class Evidence:
         settings: with at least one run, in the order of tasks, models, training rows and noise.
         names: of the settings, without what is the same in all of them.
         methods: `none` first.
+        words: each of them with its options, where it has a name of its own.
         look: their style in all figures.
         metric: the metric that each setting is judged by.
         rows: its comparison, by setting and method.
@@ -90,6 +91,7 @@ class Evidence:
         self.names = {setting: ", ".join(self.setting_words(setting).values()) for setting in self.settings}
         found = dict.fromkeys(run["cell"]["method"] for run in self.runs)
         self.methods = [*filter(found.__contains__, [BASELINE]), *(name for name in found if name != BASELINE)]
+        self.words = {run["cell"]["method"]: words_of(run) for run in self.runs}
         self.look = figures.styles(self.methods)
         self.metric = {
             setting: primary_metric(next(iter(by_method.values()))[0]["metrics"])
@@ -171,6 +173,11 @@ class Evidence:
 def setting_of(run: Line) -> Setting:
     """The setting of a run."""
     return Setting(*(run["cell"][name] for name in ("task", "model", "size", "noise")))
+
+
+def words_of(line: Line) -> str:
+    """The method of a line with its options, whatever it is called."""
+    return line.get("method", line["cell"]["method"])
 
 
 def seeds_of(runs: Sequence[Line]) -> set[int]:

@@ -45,6 +45,8 @@ _RC = {
     **{"text.parse_math": False, "svg.fonttype": "none", "font.size": 10},
 }
 _WIDTH = 5.0
+# Of the rows of a reliability diagram, for a bin to be drawn.
+_LEAST_SHARE = 0.01
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -152,6 +154,8 @@ def draw_reliability(
 ) -> Figure:
     """Accuracy against confidence, a panel each before and after scaling; the larger a mark the more rows it has.
 
+    Bins with less than a hundredth of the rows are left out: the accuracy of a few rows is chance.
+
     Args:
         panels: by the panel's name and the method the `count`, `confidence` and `accuracy` of the bins.
         look: the style of each method.
@@ -163,8 +167,8 @@ def draw_reliability(
             axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
             for method, bins in by_method.items():
                 count, confidence, accuracy = (np.array(bins[part]) for part in ("count", "confidence", "accuracy"))
-                filled, style = count > 0, look[method]
-                x, y, area = confidence[filled], accuracy[filled], 5 + 90 * count[filled] / count.sum()
+                drawn, style = count >= max(1, _LEAST_SHARE * count.sum()), look[method]
+                x, y, area = confidence[drawn], accuracy[drawn], 5 + 90 * count[drawn] / count.sum()
                 axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=1.3)
                 axes.scatter(x, y, area, color=style.colour, marker=style.marker, linewidths=0)
             axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel=f"confidence {name}")

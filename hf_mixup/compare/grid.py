@@ -121,8 +121,8 @@ class Grid:
 
     Args:
         tasks: by name.
-        methods: the options of each method, by the words that name it: `{"amplify:alpha=0.4": {"mixup_method":
-            "amplify", "mixup_alpha": "0.4"}}`. `none` is one of them.
+        methods: the options of each method, by its name or the words that say it: `{"amplify:alpha=0.4":
+            {"mixup_method": "amplify", "mixup_alpha": "0.4"}}`. `none` is one of them.
         sizes, noise, seeds: as in `Cell`.
         models: their folders, or names on the Hub, by name.
         options: flags of `run_glue_mixup.py` for all runs.
@@ -182,9 +182,9 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
     Args:
         settings: `tasks`: folders, `name=folder`, or mappings with the fields of `Task` (`folder`, `train_file`,
             `validation_file`, `test_file`, `ood_file` and `clean_train_file` in place of `files`); `methods`: names
-            with options, such as `amplify:alpha=0.4:layers=4,8`; `sizes`, `noise`, `models` (`minilm`, a folder or
-            `name=folder`): one or a list; `seeds`: numbers and ranges such as `1-5`; `options`: a mapping of flags;
-            `tune`: a number.
+            with options, such as `amplify:alpha=0.4:layers=4,8`, or `name=amplify:alpha=0.4:layers=4,8` to call it
+            otherwise; `sizes`, `noise`, `models` (`minilm`, a folder or `name=folder`): one or a list; `seeds`:
+            numbers and ranges such as `1-5`; `options`: a mapping of flags; `tune`: a number.
 
     Returns:
         The grid. Data and flags of the runs are checked by `hf_mixup.compare.run.check_runs`.
@@ -202,7 +202,7 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
     tasks = _by_name([_make_task(entry) for entry in _as_list(settings["tasks"])])
     grid = Grid(
         tasks=tasks,
-        methods={name: _method_options(name) for name in map(str, _as_list(settings["methods"]))},
+        methods=_make_methods(map(str, _as_list(settings["methods"]))),
         sizes=tuple(dict.fromkeys(map(_size, _as_list(settings.get("sizes", "all"))))),
         noise=tuple(dict.fromkeys(map(_noise, _as_list(settings.get("noise", 0))))),
         seeds=parse_seeds(_as_list(settings.get("seeds", "1-5"))),
@@ -237,6 +237,29 @@ def parse_seeds(words: Iterable[Any]) -> tuple[int, ...]:
             raise UsageError(f"--seeds {word} has more than {_MOST_SEEDS} seeds; give a shorter range")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
+
+
+def method_name(words: str) -> tuple[str, str]:
+    """What a method is called, and the words that say it: the same, unless a name stands before them.
+
+    Example:
+        >>> method_name("amplify:alpha=0.4"), method_name("much=amplify:alpha=0.4")
+        (('amplify:alpha=0.4', 'amplify:alpha=0.4'), ('much', 'amplify:alpha=0.4'))
+    """
+    head, colon, options = words.partition(":")
+    name, sign, method = head.partition("=")
+    return (name.strip(), f"{method}{colon}{options}") if sign else (words, words)
+
+
+def method_words(flags: Mapping[str, str]) -> str:
+    """The words that say a method with these flags.
+
+    Example:
+        >>> method_words({"mixup_method": "amplify", "mixup_alpha": "0.4"})
+        'amplify:alpha=0.4'
+    """
+    options = (f"{name.removeprefix('mixup_')}={value}" for name, value in flags.items() if name != "mixup_method")
+    return ":".join([flags["mixup_method"], *options])
 
 
 def parse_options(words: Iterable[str]) -> dict[str, str]:
@@ -338,6 +361,19 @@ def _files_of_folder(folder: str) -> dict[str, str]:
     return found
 
 
+def _make_methods(entries: Iterable[str]) -> dict[str, dict[str, str]]:
+    methods: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        name, words = method_name(entry)
+        options = _method_options(words)
+        if name != words and (not name or name in METHODS):
+            raise UsageError(f"the method {entry} should have a name that no method has; write it as mine={words}")
+        if methods.get(name, options) != options:
+            raise UsageError(f"two methods are called {name}; name one of them otherwise, such as other={words}")
+        methods[name] = options
+    return methods
+
+
 def _method_options(words: str) -> dict[str, str]:
     """`amplify:alpha=0.4` as flags. An option is one of mixup without its first word, or any other flag."""
     method, *pairs = words.split(":")
@@ -355,7 +391,10 @@ def _method_options(words: str) -> dict[str, str]:
             own = sorted(flag.removeprefix("mixup_") for flag in _FLAGS if flag.startswith("mixup_"))
             raise UsageError(f"the method {words} has the unknown option {name}; choose from {listed(own, limit=30)}")
         _check_names([name], known, f"the method {words}")
-        options[f"mixup_{name}" if f"mixup_{name}" in _FLAGS else name] = value
+        flag = f"mixup_{name}" if f"mixup_{name}" in _FLAGS else name
+        if flag in options:
+            raise UsageError(f"the method {words} has {name} twice; leave one of them out")
+        options[flag] = value
     return options
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from hf_mixup.compare.grid import Cell, Task
+from hf_mixup.compare.grid import Cell, Task, method_words
 from hf_mixup.compare.run import run_cell, where_it_ran
 from hf_mixup.errors import UsageError, as_one_line
 
@@ -65,6 +65,9 @@ class Job:
         """The line with this content."""
         head = {"key": self.key, "kind": self.kind, "cell": asdict(self.cell), "data": self.task.fingerprint}
         head |= {"weights": self.weights, "reading": self.task.reading()}
+        words = method_words(self.fixed)
+        if words != self.cell.method:
+            head["method"] = words
         return {**head, "options": dict(self.options), "tune": self.tune, **content}
 
     def failed(self, error: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file of results, JSON lines")
     axes = {
         "tasks": ("TASK", "folders with train.csv, test.csv and perhaps validation.csv and ood.csv, or name=folder"),
-        "methods": ("METHOD", "none, and others, with options as in amplify:alpha=0.4:layers=4,8"),
+        "methods": ("METHOD", "none, and others: amplify, amplify:alpha=0.4:layers=4,8 or name=amplify:alpha=0.4"),
         "sizes": ("SIZE", "training rows: all (default), a share such as 10%%, a number such as 600, or 8-shot"),
         "noise": ("SHARE", "shares of the training labels that are made wrong (default: 0)"),
         "seeds": ("SEED", "seeds, or ranges such as 1-5 (default: 1-5)"),

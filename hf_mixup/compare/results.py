@@ -7,6 +7,7 @@ A line is a run (`kind` is `run`) or the tuning of a method (`kind` is `tuning`)
 - `data`: the fingerprint of the task's files;
 - `weights`: that of the model's folder, or its name on the Hub;
 - `reading`: what the task says of its files: columns, GLUE task, share of the validation rows;
+- `method`: the method with its options, where that of `cell` is a name that was given to it;
 - `options`: the flags of the run, without files, model and seed;
 - `tune`: the number of trials that the method had (0: none);
 - `status`: `done` or `failed`; after `failed` comes `error`, one sentence, and nothing of what follows;

@@ -138,8 +138,10 @@ def _results(evidence: Evidence) -> Section:
     spread = ": mean ± standard deviation" if max(counts) > 1 else ""
     marks = "; bold: better than none; ▼: worse" if any(map(evidence.is_sure, evidence.rows.values())) else ""
     caption = f"{what}, {seeds}{spread}{marks}."
-    differ = not all(map(evidence.same_seeds, evidence.settings))
-    return Section("Results", [_SEEDS_DIFFER] if differ else [], [Table(caption, ["method", *columns], rows)])
+    text = [] if all(map(evidence.same_seeds, evidence.settings)) else [_SEEDS_DIFFER]
+    named = [f"{name} is {words}" for name, words in evidence.words.items() if words != name]
+    text += [f"{'; '.join(named)}."] if named else []
+    return Section("Results", text, [Table(caption, ["method", *columns], rows)])
 
 
 def _differences(evidence: Evidence) -> Section | None:
@@ -155,15 +157,15 @@ def _differences(evidence: Evidence) -> Section | None:
         label = f"{title}: " + "; ".join(f"{row.method} {kind.signed(row.difference)}" for row in rows)
         pictures.append(Picture(f"difference_{number}", draw, f"Differences to none. {label}"))
         for row, has_interval in zip(rows, sure, strict=True):
-            intervals = [NOTHING, NOTHING, NOTHING, Entry("–")]
+            judged = [Entry("–"), NOTHING, NOTHING, NOTHING]
             if has_interval:
                 ends = ((row.low, row.high), (row.corrected_low, row.corrected_high))
                 intervals = [Entry(" to ".join(map(kind.signed, each)), each[0]) for each in ends]
                 p = "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-                intervals += [Entry(p, row.p_holm), Entry(row.verdict, better=row.verdict == "better")]
+                judged = [Entry(row.verdict, better=row.verdict == "better"), *intervals, Entry(p, row.p_holm)]
             difference = Entry(kind.signed(row.difference), row.difference)
             words = [Entry(row.method), *evidence.setting_entries(setting), Entry(str(row.pairs), row.pairs)]
-            entries.append([*words, difference, *intervals])
+            entries.append([*words, difference, *judged])
     if not entries:
         return None
     text = [
@@ -174,7 +176,7 @@ def _differences(evidence: Evidence) -> Section | None:
     ]
     if not all(evidence.is_sure(row) for setting in evidence.settings for row in evidence.compared(setting)):
         text.append("Where there is only one seed there is no interval: it would say nothing about other seeds.")
-    numbers = ["seeds", "difference", "95 % interval", "corrected interval", "p, corrected", "verdict"]
+    numbers = ["seeds", "difference", "verdict", "95 % interval", "corrected interval", "p, corrected"]
     columns = ["method", *evidence.setting_columns(), *numbers]
     table = Table("Differences to none in points, with their intervals.", columns, entries)
     return Section("Differences to none", text, [table], pictures)
@@ -235,8 +237,9 @@ def _calibration(evidence: Evidence) -> Section | None:
         "NLL, Brier score, expected calibration error over 15 bins (ECE) and over bins of equally many rows (adaptive "
         "ECE), these two times 100; scaled: after dividing the logits by the temperature that fits the validation "
         "rows best. Less is better for all of them; a temperature above 1 means that the model was too sure. The "
-        "diagrams pool the test rows of all seeds in 15 bins; on the dashed line confidence is what it says, below it "
-        "the model is too sure. Bold and ▼ come from Student's t over the seeds, on these test rows."
+        "diagrams pool the test rows of all seeds in 15 bins, without those that hold less than one row in a hundred; "
+        "on the dashed line confidence is what it says, below it the model is too sure. Bold and ▼ come from "
+        "Student's t over the seeds, on these test rows."
     ]
     unscaled = sum("measures" in run and run["measures"]["temperature"] is None for run in evidence.runs)
     if unscaled:

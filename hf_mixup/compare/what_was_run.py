@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import yaml
 
 from hf_mixup.compare.blocks import NOTHING, Code, Entry, Section, Table
-from hf_mixup.compare.evidence import Evidence, Line
+from hf_mixup.compare.evidence import Evidence, Line, words_of
 from hf_mixup.compare.statistics import percent
 
 
@@ -26,6 +26,7 @@ def what_was_run(evidence: Evidence, results_name: str) -> Section:
     lines = [line for line in evidence.lines if line["kind"] == "run"]
     cells = [line["cell"] for line in lines]
     axes = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in (cells or [{}])[0]}
+    words = {line["cell"]["method"]: words_of(line) for line in lines}
     by_task, common = _options(lines)
     reading = {line["cell"]["task"]: line.get("reading", {}) for line in lines}
     versions = dict.fromkeys(", ".join(f"{name} {each}" for name, each in line["versions"].items()) for line in lines)
@@ -55,7 +56,7 @@ def what_was_run(evidence: Evidence, results_name: str) -> Section:
             {"name": task, "folder": "FOLDER", **reading.get(task, {}), **({"options": dict(own)} if own else {})}
             for task, own in by_task.items()
         ],
-        "methods": axes.get("method", []),
+        "methods": [name if said == name else f"{name}={said}" for name, said in words.items()],
         "sizes": axes.get("size", []),
         "noise": axes.get("noise", []),
         "seeds": sorted(axes.get("seed", [])),
@@ -74,10 +75,10 @@ def what_was_run(evidence: Evidence, results_name: str) -> Section:
 
 
 def _options(lines: Sequence[Line]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """The options of each task alone, and those of all runs; those of the methods are in their names."""
+    """The options of each task alone, and those of all runs; those of the methods are in their words."""
     by_task: dict[str, dict[str, str]] = defaultdict(dict)
     for line in lines:
-        names = {pair.partition("=")[0] for pair in line["cell"]["method"].split(":")[1:]}
+        names = {pair.partition("=")[0] for pair in words_of(line).split(":")[1:]}
         owned = {"mixup_method", *names, *(f"mixup_{name}" for name in names)}
         by_task[line["cell"]["task"]] |= {name: text for name, text in line["options"].items() if name not in owned}
     common = dict(set.intersection(*(set(options.items()) for options in by_task.values()))) if by_task else {}

@@ -93,6 +93,12 @@ def test_a_fingerprint_names_the_content(settings, task_folder):
         ({"methods": ["amplify"]}, "add none to --methods"),
         ({"methods": ["none", "amplify:alpa=1"]}, "unknown key alpa; did you mean alpha?"),
         ({"methods": ["none", "amplify:alpha"]}, "option alpha without a value"),
+        ({"methods": ["none", "amplify:alpha=1:alpha=2"]}, "has alpha twice"),
+        ({"methods": ["none", "mine=amplfy"]}, "there is no method amplfy; did you mean amplify?"),
+        ({"methods": ["none", "tmix=amplify:alpha=1"]}, "should have a name that no method has"),
+        ({"methods": ["none", "=amplify:alpha=1"]}, "should have a name that no method has"),
+        ({"methods": ["none", "mine=amplify", "mine=tmix"]}, "two methods are called mine"),
+        ({"methods": ["plain=none"]}, "add none to --methods"),
         ({"sizes": "0%"}, "--sizes 0% is out of range"),
         ({"sizes": "ten"}, "--sizes ten is no training size"),
         ({"noise": 1.5}, "--noise 1.5 is no share"),
@@ -110,6 +116,17 @@ def test_mistakes_in_settings(settings, changes, wanted):
     with pytest.raises(UsageError) as error:
         make_grid({**settings, **changes})
     assert wanted in str(error.value) and "\n" not in str(error.value)
+
+
+def test_methods_may_have_names_of_their_own(settings):
+    words = "amplify:alpha=0.4:layers=1,2"
+    grid = make_grid({**settings, "methods": ["none", f"much={words}", words, "amplify"], "seeds": "1"})
+    assert list(grid.methods) == ["none", "much", words, "amplify"]
+    assert grid.methods["much"] == grid.methods[words]
+    assert grid.methods[words] == {"mixup_method": "amplify", "mixup_alpha": "0.4", "mixup_layers": "1,2"}
+    assert [cell.method for cell in grid.cells()] == list(grid.methods)
+    # Said twice it is still one.
+    assert list(make_grid({**settings, "methods": ["none", "m=tmix", "m=tmix"]}).methods) == ["none", "m"]
 
 
 def test_two_tasks_and_two_models_of_one_name(settings, task_folder, tiny_roberta_folder):

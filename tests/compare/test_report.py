@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from hf_mixup.cli import main
+from hf_mixup.compare import runner
 from hf_mixup.compare.curves import family_and_alpha
 from hf_mixup.compare.figures import DARK, PAPER, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
@@ -188,8 +189,7 @@ def test_the_numbers_are_those_worked_out_by_hand():
         ["amplify", "*90.0 ± 10.0"],
     ]
     columns, row = table_of(lines, "Differences to none")
-    assert row[: columns.index("95 % interval")] == ["amplify", "trec", "3", "+30.0"]
-    assert row[-1] == "*better"
+    assert row[: columns.index("95 % interval")] == ["amplify", "trec", "3", "+30.0", "*better"]
     # The same for 1.11, 1.12 and 1.13 tenths of ECE, which less is better of; scaled it is the same for all.
     columns, plain, mixed = table_of(lines, "Calibration")
     assert columns == ["method", "task", "ECE\u00a0↓", "ECE, scaled\u00a0↓", "temperature"]
@@ -346,6 +346,29 @@ def test_alphas_of_a_method_are_a_curve():
     assert "Alpha" not in titles_of([{**line, "tune": 4} for line in lines])
 
 
+def test_methods_with_names_of_their_own_are_explained_and_drawn_as_what_they_are():
+    worth = {"none": 0.0, "little": 0.01, "much": 0.05}
+    lines = [run_line(0.7 + gain + seed / 100, method, seed) for method, gain in worth.items() for seed in (1, 2)]
+    for line in lines:
+        if (method := line["cell"]["method"]) != "none":
+            line["method"] = f"amplify:alpha={0.4 if method == 'little' else 1}"
+    found = {section.title: section for section in sections(lines, "")}
+    assert found["Results"].text == ["little is amplify:alpha=0.4; much is amplify:alpha=1."]
+    assert [row[0] for row in table_of(lines, "Test accuracy")[1:]] == ["none", "little", "much"]
+    (means,) = (picture.draw().axes[0].containers for picture in found["Alpha"].pictures if picture.name == "alpha_1")
+    np.testing.assert_allclose(means[1][0].get_xdata(), [0.4, 1.0], rtol=0.05)
+
+
+def test_a_reliability_diagram_leaves_out_bins_of_a_few_rows():
+    bins = {"count": [1, 49, 150], "confidence": [0.1, 0.5, 0.9], "accuracy": [1.0, 0.4, 0.8]}
+    lines = [run_line(0.8, reliability={"raw": bins, "scaled": bins})]
+    (section,) = (each for each in sections(lines, "") if each.title == "Calibration")
+    (picture,) = section.pictures
+    for axes in picture.draw().axes:
+        _, line, *_ = axes.lines
+        assert line.get_xdata().tolist() == [0.5, 0.9] and line.get_ydata().tolist() == [0.4, 0.8]
+
+
 @pytest.mark.parametrize(
     ("method", "family", "alpha"),
     [
@@ -426,9 +449,7 @@ def test_failures_alone_make_a_report():
 def lines_of(grid: Grid) -> list[dict[str, Any]]:
     """A run for each cell of a grid."""
     return [
-        run_line(task="colours", method=cell.method, seed=cell.seed)
-        | {"key": cell.key, "cell": asdict(cell), "options": grid.run_options(cell)}
-        | {"data": grid.tasks["colours"].fingerprint, "weights": grid.weights(cell.model)}
+        run_line(task="colours", seed=cell.seed) | runner._job(grid, "run", cell, {}).record({})
         for cell in grid.cells()
     ]
 
@@ -437,7 +458,7 @@ def test_the_rerun_is_the_same_grid(grid, settings, tmp_path):
     settings["tasks"] = [{"folder": settings["tasks"][0], "options": {"num_train_epochs": 2}}]
     # Which one of the methods has in its own way.
     settings["options"] = {**settings["options"], "weight_decay": 0.1}
-    settings["methods"] = ["none", "amplify:alpha=1:weight_decay=0.2"]
+    settings["methods"] = ["none", "amplify:alpha=1:weight_decay=0.2", "mine=tmix:alpha=1:weight_decay=0.3"]
     grid = make_grid(settings)
     lines = lines_of(grid)
     (code,) = (code.text for code in sections(lines, "")[-1].code if code.language == "yaml")

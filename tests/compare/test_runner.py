@@ -216,6 +216,18 @@ def test_a_grid_may_grow(settings, tmp_path, in_this_process):
     assert len(Results(path).runs()) == 6
 
 
+def test_a_line_says_what_a_method_of_a_given_name_is(settings, tmp_path, in_this_process):
+    path = tmp_path / "out.jsonl"
+    settings |= {"methods": ["none", "much=amplify:alpha=1:ratio=beta"], "seeds": "1"}
+    plain, named = go(make_grid(settings), path).runs()
+    assert named["cell"]["method"] == "much" and named["method"] == "amplify:alpha=1:ratio=beta"
+    assert named["options"]["mixup_alpha"] == "1" and "method" not in plain
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="an option of .* much seed=1 was another"):
+        go(make_grid({**settings, "methods": ["none", "much=amplify:alpha=2:ratio=beta"]}), path)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("other", ["options", "data", "tasks", "tune", "model", "options of another size"])
 def test_files_of_other_grids_are_left_alone(
     settings, tmp_path, task_folder, tiny_bert_folder, in_this_process, other

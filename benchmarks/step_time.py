@@ -23,7 +23,6 @@ import json
 import logging
 import multiprocessing
 import os
-import platform
 import resource
 import sys
 import time
@@ -55,6 +54,7 @@ from transformers import (
 )
 
 from hf_mixup import METHODS, AutoMixupModelForSequenceClassification, MixupTrainer, MixupTrainingArguments
+from hf_mixup.compare.run import processor
 from hf_mixup.methods import Method
 from hf_mixup.mixing.plan import AttentionProbe
 from hf_mixup.mixing.ratios import Ratio, Spans
@@ -354,10 +354,8 @@ def recorded(options: argparse.Namespace) -> dict[str, Any]:
 
 def machine() -> str:
     """The processor, its cores, and the accelerator if one is used."""
-    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in names if line.startswith("model name")), platform.machine())
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
-    return f"{cpu}, {multiprocessing.cpu_count()} cores{gpu}"
+    return f"{processor()}, {multiprocessing.cpu_count()} cores{gpu}"
 
 
 def table(results: Sequence[dict[str, Any]]) -> Table:

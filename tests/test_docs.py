@@ -39,7 +39,8 @@ def test_the_claims_count_what_the_runs_say():
         for seed in (1, 2, 3)
         for method, own in measures.items()
     )
-    before, after, table = claims.calibration_claim([evidence]).split("\n\n")
+    found, twice = {"grid": evidence}, {"grid": evidence, "the same": evidence}
+    before, after, table = claims.calibration_claim(found).split("\n\n")
     assert before == (
         "As trained, with wrong labels: clearly lower in 1 of 1 comparisons and clearly higher in 0; 0.50 to 0.50 "
         "times the error of `none`, the median is 0.50; at most half in 1."
@@ -49,28 +50,33 @@ def test_the_claims_count_what_the_runs_say():
         "1.00 to 1.00 times the error of `none`, the median is 1.00; at most half in 0."
     )
     assert table.splitlines()[2:] == [
-        "| trec | 40% | `amplify` | 3 | 20.0 | 10.0 | 0.50 | -10.0 [-10.0, -10.0] | better | 5.0 | 5.0 | 1.00 | "
-        "+0.0 [+0.0, +0.0] | not clear |"
+        "| [trec](evidence/grid.md) | 4000 | 40% | `amplify` | 3 | 20.0 | 10.0 | 0.50 | -10.0 [-10.0, -10.0] | better "
+        "| 5.0 | 5.0 | 1.00 | +0.0 [+0.0, +0.0] | not clear |"
     ]
-    words, _, table = claims.noise_claim([evidence]).partition("\n\n")
+    words, _, table = claims.noise_claim(found).partition("\n\n")
     assert words == (
         "Of 1 comparisons on wrong labels the accuracy is clearly better in 0 and clearly worse in 1; fewer wrong "
         "labels are learned in 1, more in 0."
     )
     plain, mixed = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
-    assert plain[:5] == ["trec", "40%", "`none`", "80.0 / 80.0 / 80.0", "80.0"]
-    assert mixed[3:5] == ["70.0 / 70.0 / 70.0", "70.0"] and mixed[6] == "worse"
-    assert mixed[7:] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
+    where = ["[trec](evidence/grid.md)", "4000", "40%"]
+    assert plain[:7] == [*where, "`none`", "3", "80.0 / 80.0 / 80.0", "80.0"]
+    assert mixed[:7] == [*where, "`amplify`", "3", "70.0 / 70.0 / 70.0", "70.0"] and mixed[8] == "worse"
+    assert mixed[9:] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
     # The same runs in a second file count once, right labels say nothing of wrong ones, and training otherwise
     # without mixup is shown beside the others and not counted.
-    assert claims.noise_claim([evidence, evidence]) == claims.noise_claim([evidence])
-    assert claims.calibration_claim([evidence, evidence]) == claims.calibration_claim([evidence])
+    assert claims.noise_claim(twice) == claims.noise_claim(found)
+    assert claims.calibration_claim(twice) == claims.calibration_claim(found)
     lines = [*evidence.runs, *(run_line(0.8, method, 1, task="rte") for method in measures)]
     shorter = {"method": "none:num_train_epochs=1", "measures": measures["none"], **wrong}
     lines += [run_line(0.9, seed=seed, **shorter) for seed in (1, 2, 3)]
-    words, _, table = claims.noise_claim([Evidence(lines)]).partition("\n\n")
+    words, _, table = claims.noise_claim({"grid": Evidence(lines)}).partition("\n\n")
     assert words.startswith("Of 1 comparisons") and len(table.splitlines()) == 5 and "rte" not in table
-    assert "none:num_train_epochs" not in claims.calibration_claim([Evidence(lines)])
+    assert "none:num_train_epochs" not in claims.calibration_claim({"grid": Evidence(lines)})
+    # A method without a seed in common with none is compared with nothing.
+    lines = [*evidence.runs, run_line(0.9, "tmix", 4, measures=measures["amplify"], **wrong)]
+    assert claims.noise_claim({"grid": Evidence(lines)}).startswith("Of 1 comparisons")
+    assert "tmix" not in claims.calibration_claim({"grid": Evidence(lines)})
 
 
 @pytest.mark.slow

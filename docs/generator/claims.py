@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean, median
 
@@ -14,11 +14,14 @@ from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summari
 
 # Batches of alike length say nothing of the claims.
 _NO_CLAIMS = ("fast_settings",)
+_WHICH = ("data", "train rows", "wrong labels", "method", "seeds")
 CLAIMS = """# Two claims of the literature, checked
 
-On the runs of the [results](results.md), every method against `none` on the same seeds. Better and worse are called
-where the interval of the difference, corrected by Holm for the methods of a setting, excludes 0; the intervals in the
-tables are these. Generated from the raw output by `python docs/generate.py`.
+On the runs of the [results](results.md) but for those on batches of alike length: every method against `none` on the
+same seeds. Better and worse are called where the interval of the difference, corrected by Holm for the methods of a
+setting, excludes 0; the intervals in the tables are these. Where one method stands with several settings of its own,
+as along a curve of alpha, its comparisons are not independent: the counts say how many there are, and not how sure the
+whole is. Generated from the raw output by `python docs/generate.py`.
 
 ## Mixup halves the calibration error
 
@@ -39,28 +42,30 @@ Measured: accuracy on the test rows, times 100, and the share of the rows with a
 model gives after the training. The intervals of the accuracy are of a bootstrap over seeds and test rows, those of
 what was learned of Student's t over the seeds.
 
+Plain fine-tuning with other options stands in the table, and is not counted.
+
 {noise}"""
 
 
 def pages() -> dict[Path, str]:
     """The page by its path, if there are runs that tell of the claims."""
-    found = [runs for name, runs in evidence().items() if name not in _NO_CLAIMS]
+    found = {name: runs for name, runs in evidence().items() if name not in _NO_CLAIMS}
     if not found:
         return {}
     return {DOCS / "claims.md": CLAIMS.format(calibration=calibration_claim(found), noise=noise_claim(found))}
 
 
-def calibration_claim(found: Iterable[Evidence]) -> str:
-    """How often the calibration error fell, in words and in a table."""
-    head = ["data", "wrong labels", "method", "seeds", "ECE, `none`", "ECE", "times", "difference", "verdict"]
+def calibration_claim(found: Mapping[str, Evidence]) -> str:
+    """How often the calibration error fell, in words and in a table; the runs by the name of their grid."""
+    head = [*_WHICH, "ECE, `none`", "ECE", "times", "difference", "verdict"]
     head += ["ECE scaled, `none`", "ECE scaled", "times", "difference", "verdict"]
     names = {"ece": "As trained", "ece_scaled": "After temperature scaling"}
     cells, judged = [], defaultdict(list)
-    for grid, setting, method in _comparisons(found):
-        if not _mixes(grid, method):
+    for grid_name, grid, setting, method in _comparisons(found):
+        if not _mixes(grid, method) or not grid.rows[setting, method].pairs:
             continue
         wrong = wrong_share(grid, setting)
-        cell = [setting.task, percent(wrong), f"`{method}`", grid.rows[setting, method].pairs]
+        cell = _which(grid_name, grid, setting, method)
         for name in names:
             rows = {row.method: row for row in summarize(_runs(grid, setting), name)}
             # Without a single wrong validation row no temperature fits, and nothing is scaled.
@@ -84,23 +89,26 @@ def calibration_claim(found: Iterable[Evidence]) -> str:
     return f"{words}{table(head, cells)}"
 
 
-def noise_claim(found: Iterable[Evidence]) -> str:
-    """Accuracy and what was learned by heart of wrong labels, in words and in a table."""
-    head = ("data", "wrong labels", "method", "accuracy by seed", "mean", "difference", "verdict")
-    head += ("wrong labels learned", "difference", "verdict")
+def noise_claim(found: Mapping[str, Evidence]) -> str:
+    """Accuracy and what was learned by heart of wrong labels, in words and in a table; the runs as above."""
+    head = [*_WHICH, "accuracy by seed", "mean", "difference", "verdict"]
+    head += ["wrong labels learned", "difference", "verdict"]
     cells, verdicts, learned = [], [], []
-    for grid, setting, method in _comparisons(found):
+    for grid_name, grid, setting, method in _comparisons(found):
         by_heart = {row.method: row for row in summarize(_runs(grid, setting), "flipped_rows_memorized")}
         if not wrong_share(grid, setting) or method not in by_heart:
             continue
         row, wrong = grid.rows[setting, method], by_heart[method]
         runs = grid.by_setting[setting][method]
         scores = sorted((run["cell"]["seed"], 100 * run["metrics"]["accuracy"]) for run in runs)
-        cell = [setting.task, percent(wrong_share(grid, setting)), f"`{method}`"]
-        cell += [" / ".join(f"{score:.1f}" for _, score in scores), f"{100 * row.mean:.1f}"]
+        cell = [
+            *_which(grid_name, grid, setting, method),
+            " / ".join(f"{score:.1f}" for _, score in scores),
+            f"{100 * row.mean:.1f}",
+        ]
         cell += [difference(row), row.verdict]
         cells.append([*cell, f"{100 * wrong.mean:.1f}", difference(wrong), wrong.verdict])
-        if _mixes(grid, method):
+        if _mixes(grid, method) and row.verdict:
             verdicts.append(row.verdict)
             learned.append(wrong.verdict)
     words = (
@@ -121,16 +129,22 @@ def _runs(grid: Evidence, setting: Setting) -> list[Line]:
     return [run for _, runs in grid.in_order(setting) for run in runs]
 
 
-def _comparisons(found: Iterable[Evidence]) -> Iterator[tuple[Evidence, Setting, str]]:
-    """Each method of each setting, runs that stand in several files taken once."""
+def _which(name: str, grid: Evidence, setting: Setting, method: str) -> list[object]:
+    """Which comparison it is, for the columns of `_WHICH`."""
+    rows, pairs = round(grid.train_rows(setting)), grid.rows[setting, method].pairs
+    return [f"[{setting.task}](evidence/{name}.md)", rows, percent(wrong_share(grid, setting)), f"`{method}`", pairs]
+
+
+def _comparisons(found: Mapping[str, Evidence]) -> Iterator[tuple[str, Evidence, Setting, str]]:
+    """Each method of each setting; what was trained with the same options and seeds in several grids is taken once."""
     seen = set()
-    for grid in found:
+    for name, grid in found.items():
         for setting in grid.settings:
             for method, runs in grid.in_order(setting):
-                keys = frozenset(run["key"] for run in runs)
-                if keys not in seen:
-                    seen.add(keys)
-                    yield grid, setting, method
+                runs = frozenset((run["key"], run["data"], *sorted(run["options"].items())) for run in runs)
+                if runs not in seen:
+                    seen.add(runs)
+                    yield name, grid, setting, method
 
 
 def _mixes(grid: Evidence, method: str) -> bool:

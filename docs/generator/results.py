@@ -33,10 +33,11 @@ With {seeds} seeds little is sure: p is that of the paired t over the seeds, cor
 methods, and clear are only differences with a p below 0.05. Nothing was tuned for any method: this shows how all of
 them train at their defaults, not which is best.
 
-What falls far behind: `batchmixup` ends near the share of the most frequent class (27.6 %). Its loss lets the rows of
-the classifier collapse onto each other, and the plain second half does not bring them apart again;
-`batchmixup-code` suffers from mixed points that are nearly alike ([why](methods/batchmixup.md)). `attentionmix` with
-the head of its paper, which was chosen for other weights, loses accuracy, and macro F1 through a rare class.
+What falls behind in each of the seeds, though by these p only the first does so clearly: `batchmixup` ends near the
+share of the most frequent class (27.6 %). Its loss lets the rows of the classifier collapse onto each other, and the
+plain second half does not bring them apart again; `batchmixup-code` suffers from mixed points that are nearly alike
+([why](methods/batchmixup.md)). `attentionmix` with the head of its paper, which was chosen for other weights, loses
+accuracy, and macro F1 through a rare class.
 
 """
 # The files of hf-mixup compare in docs/results, each with a page of its own in docs/evidence.
@@ -55,7 +56,7 @@ GRIDS = {
     "alpha": (
         "How much to mix under wrong labels",
         "The settings of the section before with 40 % wrong labels, and alpha from 0.1 to 2 for two ways of mixing. "
-        "The runs of `none` and of `amplify-code:alpha=0.4:ratio=beta-max` are those of the section before.",
+        "`none` and `amplify-code:alpha=0.4:ratio=beta-max` were trained again, on another kind of processor.",
     ),
     "label_noise_confirmation": (
         "Wrong labels on TREC: what led, on ten other seeds",

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import Entry
-from hf_mixup.compare.results import primary_metric
+from hf_mixup.compare.results import primary_metric, words_of
 from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
 
 Line = Mapping[str, Any]
@@ -116,8 +116,10 @@ class Evidence:
         return len({getattr(setting, axis) for setting in self.settings}) > 1
 
     def axes(self) -> list[str]:
-        """What differs between settings, the task in any case."""
-        return [name for name in ("task", "model", "size", "noise") if name == "task" or self.varies(name)]
+        """What differs between settings, the task in any case, and wrong labels that were made."""
+        noisy = any(setting.noise for setting in self.settings)
+        shown = {"task": True, "model": self.varies("model"), "size": self.varies("size"), "noise": noisy}
+        return [name for name, is_shown in shown.items() if is_shown]
 
     def setting_words(self, setting: Setting) -> dict[str, str]:
         """What a setting is called on each of these axes."""
@@ -143,12 +145,15 @@ class Evidence:
         return len({frozenset(seeds_of(runs)) for runs in self.by_setting[setting].values()}) == 1
 
     def relative_time(self, setting: Setting, method: str) -> list[float]:
-        """The time of a step over that of `none`, for each seed that both have."""
+        """The time of a step over that of `none`, for each seed that both have on one machine."""
         plain, own = (
-            {run["cell"]["seed"]: run["cost"]["step_seconds"] for run in self.by_setting[setting].get(name, [])}
+            {
+                (run["cell"]["seed"], run["machine"]): run["cost"]["step_seconds"]
+                for run in self.by_setting[setting].get(name, [])
+            }
             for name in (BASELINE, method)
         )
-        return [own[seed] / plain[seed] for seed in sorted(own.keys() & plain.keys())]
+        return [own[where] / plain[where] for where in sorted(own.keys() & plain.keys())]
 
     def in_order(self, setting: Setting) -> Iterator[tuple[str, list[Line]]]:
         """The methods of a setting, and their runs."""
@@ -173,11 +178,6 @@ class Evidence:
 def setting_of(run: Line) -> Setting:
     """The setting of a run."""
     return Setting(*(run["cell"][name] for name in ("task", "model", "size", "noise")))
-
-
-def words_of(line: Line) -> str:
-    """The method of a line with its options, whatever it is called."""
-    return line.get("method", line["cell"]["method"])
 
 
 def seeds_of(runs: Sequence[Line]) -> set[int]:

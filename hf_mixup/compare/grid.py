@@ -29,6 +29,8 @@ _READING = ("text_column_names", "label_column_name", "task_name", "validation_s
 _WEIGHTS = (".json", ".safetensors", ".bin")
 _ENDINGS = (".csv", ".json", ".jsonl")
 _MOST_SEEDS = 1000
+# Of a given name of a method, which stands in the legends of figures.
+_LONGEST_NAME = 40
 # What every run has unless --options says otherwise: no checkpoints, quiet, and some fifty points of the loss curve.
 _DEFAULTS = {
     "pad_to_max_length": False,
@@ -202,7 +204,7 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
     tasks = _by_name([_make_task(entry) for entry in _as_list(settings["tasks"])])
     grid = Grid(
         tasks=tasks,
-        methods=_make_methods(map(str, _as_list(settings["methods"]))),
+        methods=_make_methods(_as_list(settings["methods"])),
         sizes=tuple(dict.fromkeys(map(_size, _as_list(settings.get("sizes", "all"))))),
         noise=tuple(dict.fromkeys(map(_noise, _as_list(settings.get("noise", 0))))),
         seeds=parse_seeds(_as_list(settings.get("seeds", "1-5"))),
@@ -307,9 +309,16 @@ def _check_names(given: Iterable[Any], known: Sequence[str], what: str) -> None:
             raise UsageError(f"{what} has the unknown key {name}{hint}")
 
 
+def _check_printable(name: str, what: str) -> None:
+    """Raise a UsageError for a name that tables and figures cannot show."""
+    if not name.isprintable():
+        raise UsageError(f"the {what} {name!a} has characters that cannot be shown; give it another name")
+
+
 def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
     names = [task.name for task in tasks]
     for name in names:
+        _check_printable(name, "task")
         if names.count(name) > 1:
             raise UsageError(f"two tasks are called {name}; name one of them otherwise, such as other={name}")
     return dict(zip(names, tasks, strict=True))
@@ -361,13 +370,21 @@ def _files_of_folder(folder: str) -> dict[str, str]:
     return found
 
 
-def _make_methods(entries: Iterable[str]) -> dict[str, dict[str, str]]:
+def _make_methods(entries: Iterable[Any]) -> dict[str, dict[str, str]]:
     methods: dict[str, dict[str, str]] = {}
     for entry in entries:
+        if not isinstance(entry, str):
+            raise UsageError(f"a method should be words such as amplify:alpha=1 or much=amplify:alpha=1, got {entry}")
         name, words = method_name(entry)
         options = _method_options(words)
-        if name != words and (not name or name in METHODS):
-            raise UsageError(f"the method {entry} should have a name that no method has; write it as mine={words}")
+        if name != words:
+            if name in METHODS:
+                raise UsageError(f"{entry} has the name of a method; call it otherwise, such as mine={words}")
+            if not name or len(name) > _LONGEST_NAME:
+                raise UsageError(
+                    f"{entry} should have a name of 1 to {_LONGEST_NAME} characters, such as mine={words}"
+                )
+            _check_printable(name, "method")
         if methods.get(name, options) != options:
             raise UsageError(f"two methods are called {name}; name one of them otherwise, such as other={words}")
         methods[name] = options
@@ -377,6 +394,8 @@ def _make_methods(entries: Iterable[str]) -> dict[str, dict[str, str]]:
 def _method_options(words: str) -> dict[str, str]:
     """`amplify:alpha=0.4` as flags. An option is one of mixup without its first word, or any other flag."""
     method, *pairs = words.split(":")
+    if not method:
+        raise UsageError("a method is empty; write it as amplify, amplify:alpha=1 or much=amplify:alpha=1")
     if method not in METHODS:
         guess = nearest(method, METHODS)
         hint = f"; did you mean {guess}?" if guess else f"; choose from {listed(METHODS, limit=20)}"
@@ -385,7 +404,11 @@ def _method_options(words: str) -> dict[str, str]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
-            raise UsageError(f"the method {words} has the option {pair} without a value; write it as alpha=0.4")
+            raise UsageError(
+                f"the method {words} has the option {pair or 'nothing'} without a value; write it as alpha=0.4"
+            )
+        if name in _SET_BY_GRID:
+            raise UsageError(f"the method {words} has {name}, which is set for each run; leave it out")
         known = sorted(flag.removeprefix("mixup_") for flag in _FLAGS - _SET_BY_GRID)
         if name not in known and not nearest(name, known):
             own = sorted(flag.removeprefix("mixup_") for flag in _FLAGS if flag.startswith("mixup_"))
@@ -445,6 +468,7 @@ def _make_models(entries: Sequence[Any]) -> dict[str, str]:
     for entry in map(str, entries):
         name, _, path = entry.rpartition("=")
         name, path = name or Path(path).name, model_path(path)
+        _check_printable(name, "model")
         if name in models:
             raise UsageError(f"two models are called {name}; name one of them otherwise, such as other={path}")
         check_model_folder(path, None, None)

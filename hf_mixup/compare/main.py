@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hf_mixup.compare.grid import Grid, make_grid, parse_options, read_grid_file
@@ -87,7 +88,7 @@ def _table(measure: str, rows: Sequence[Row]) -> Table:
     noise = f", {percent(setting.noise)} of their labels made wrong" if setting.noise else ""
     table = Table(
         box=None,
-        title=f"{setting.task}: {measure} ({setting.model}, {setting.size} train rows{noise})",
+        title=escape(f"{setting.task}: {measure} ({setting.model}, {setting.size} train rows{noise})"),
         caption="mean and sd over the seeds; difference to none, with its 95 % interval; p and verdict are corrected "
         "for the number of methods",
     )
@@ -103,7 +104,7 @@ def _table(measure: str, rows: Sequence[Row]) -> Table:
             if not math.isnan(row.p):
                 compared = [f"{compared[0]} ({row.low:+.3f} to {row.high:+.3f})", f"{row.p_holm:.3f}", row.verdict]
         spread = "" if math.isnan(row.sd) else f"{row.sd:.3f}"
-        table.add_row(row.method, str(row.seeds), f"{row.mean:.3f}", spread, *compared)
+        table.add_row(escape(row.method), str(row.seeds), f"{row.mean:.3f}", spread, *compared)
     return table
 
 

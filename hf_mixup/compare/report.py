@@ -96,15 +96,17 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     if not results.lines:
         raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
     parts = sections(results.lines.values(), results.path.name)
-    pictures, drawings = folder / "figures", {}
+    drawn = {picture: picture.draw() for part in parts for picture in part.pictures}
+    drawings = {
+        picture.name: Markup(figures.to_svg(figure, picture.name, picture.label)) for picture, figure in drawn.items()
+    }
+    pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     # Those of the older report, which may have had more of them.
     for picture in pictures.glob("*.png"):
         picture.unlink()
-    for picture in (picture for part in parts for picture in part.pictures):
-        figure = picture.draw()
+    for picture, figure in drawn.items():
         figures.save_png(figure, pictures / f"{picture.name}.png")
-        drawings[picture.name] = Markup(figures.to_svg(figure, picture.name, picture.label))
     dark = {colour[1:]: dark for colour, dark in figures.DARK.items()}
     title, generator = f"Comparison of mixup methods: {results.path.name}", Markup(_OURS)
     files = {

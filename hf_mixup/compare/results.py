@@ -55,7 +55,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from hf_mixup.compare.grid import Cell, Grid
+from hf_mixup.compare.grid import Cell, Grid, method_words
 from hf_mixup.errors import UsageError, listed
 from hf_mixup.glue.folders import check_writable
 
@@ -125,6 +125,13 @@ class Results:
                 "give another file"
             )
         for line in self.lines.values():
+            name = line["cell"]["method"]
+            words = words_of(line)
+            if name in grid.methods and method_words(grid.methods[name]) != words:
+                raise UsageError(
+                    f"--output {self.path} has another method called {name}, which is {words} there; give one of them "
+                    "another name, or another file"
+                )
             task = grid.tasks.get(line["cell"]["task"])
             if task is None or (retry and line["status"] == "failed"):
                 continue
@@ -191,10 +198,21 @@ class Results:
 def _check_line(record: Any) -> None:
     """Raise a ValueError, TypeError or KeyError for what is no line of results."""
     Cell(**record["cell"])
+    if "method" in record:
+        options = record["options"]
+        flags = {name.removeprefix("mixup_"): value for name, value in options.items()}
+        method, *pairs = record["method"].split(":") if isinstance(record["method"], str) else ("",)
+        if options["mixup_method"] != method or any(pair not in map("=".join, flags.items()) for pair in pairs):
+            raise ValueError
     if record["kind"] not in ("run", "tuning") or record["status"] not in ("done", "failed"):
         raise ValueError
     if record["kind"] == "run" and record["status"] == "done" and not record["metrics"]:
         raise ValueError
+
+
+def words_of(line: Mapping[str, Any]) -> str:
+    """The method of a line with its options, whatever it is called."""
+    return line.get("method", line["cell"]["method"])
 
 
 def primary_metric(metrics: Mapping[str, Any]) -> str:

@@ -159,7 +159,15 @@ def where_it_ran() -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     packages = ("torch", "transformers")
     versions = {"hf_mixup": hf_mixup.__version__, **{name: version(name) for name in packages}}
-    return {"machine": f"{platform.machine()}, {accelerator}, {torch.get_num_threads()} threads", "versions": versions}
+    return {"machine": f"{processor()}, {accelerator}, {torch.get_num_threads()} threads", "versions": versions}
+
+
+def processor() -> str:
+    """The name of the processor, or of its kind where the system does not tell."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _argv(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from hf_mixup.compare.grid import Cell, Grid
@@ -72,6 +73,8 @@ def run_grid(
                     if time.monotonic() + progress.mean_seconds() > until:
                         # Those that have begun end.
                         jobs.clear()
+    if not console.is_terminal:
+        console.print()
 
 
 class Progress:
@@ -112,7 +115,7 @@ class Progress:
         for task, wanted in self._wanted.items():
             done, failed = (states[state][task] for state in _STATES)
             counts = (done, running[task], failed, wanted - done - failed - running[task])
-            table.add_row(task, *map(str, counts), _best(lines, task))
+            table.add_row(escape(task), *map(str, counts), escape(_best(lines, task)))
         return table
 
     def _left(self, ended: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hf_mixup.compare.data import load_cell_data, split_off_test
@@ -244,7 +245,7 @@ def table(found: Suggestion) -> Table:
     order = sorted(methods, key=lambda name: [each.validation.get(name, -math.inf) for each in found.rounds[::-1]])
     for method in order[::-1]:
         values = (each.validation.get(method) for each in found.rounds)
-        shown.add_row(method, *("" if value is None else f"{value:.3f}" for value in values))
+        shown.add_row(escape(method), *("" if value is None else f"{value:.3f}" for value in values))
     return shown
 
 

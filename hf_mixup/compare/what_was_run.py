@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import yaml
 
 from hf_mixup.compare.blocks import NOTHING, Code, Entry, Section, Table
-from hf_mixup.compare.evidence import Evidence, Line, words_of
+from hf_mixup.compare.evidence import Evidence, Line
+from hf_mixup.compare.results import words_of
 from hf_mixup.compare.statistics import percent
 
 

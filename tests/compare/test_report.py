@@ -403,6 +403,9 @@ def test_methods_are_ranked_and_timed_on_the_seeds_that_all_have():
     slow = run_line(0.5, "none", 2)
     slow["cost"] = {**slow["cost"], "step_seconds": 5.0}
     assert table_of([lines[0], slow, lines[2]], "Cost")[2][-1] == "1.20"
+    # Times of different machines do not compare.
+    elsewhere = [slow, run_line(0.5, "amplify", 2, machine="another")]
+    assert table_of([*lines, *elsewhere], "Cost")[2][-1] == "1.20"
 
 
 def test_means_over_settings_are_over_those_that_all_methods_have():

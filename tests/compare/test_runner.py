@@ -23,7 +23,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from hf_mixup.compare import launchers, runner, tuning
+from hf_mixup.compare import launchers, main, runner, tuning
 from hf_mixup.compare.grid import make_grid
 from hf_mixup.compare.launchers import perform
 from hf_mixup.compare.results import Results
@@ -216,16 +216,41 @@ def test_a_grid_may_grow(settings, tmp_path, in_this_process):
     assert len(Results(path).runs()) == 6
 
 
-def test_a_line_says_what_a_method_of_a_given_name_is(settings, tmp_path, in_this_process):
+def test_a_line_says_what_a_method_of_a_given_name_is(settings, tmp_path, task_folder, in_this_process):
     path = tmp_path / "out.jsonl"
     settings |= {"methods": ["none", "much=amplify:alpha=1:ratio=beta"], "seeds": "1"}
     plain, named = go(make_grid(settings), path).runs()
     assert named["cell"]["method"] == "much" and named["method"] == "amplify:alpha=1:ratio=beta"
     assert named["options"]["mixup_alpha"] == "1" and "method" not in plain
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="an option of .* much seed=1 was another"):
-        go(make_grid({**settings, "methods": ["none", "much=amplify:alpha=2:ratio=beta"]}), path)
+    # On another task too: one name has one meaning in a file.
+    for tasks in (settings["tasks"], [*settings["tasks"], f"other={task_folder}"]):
+        others = {"tasks": tasks, "methods": ["none", "much=amplify:alpha=2:ratio=beta"]}
+        with pytest.raises(UsageError, match="has another method called much, which is amplify:alpha=1:ratio=beta"):
+            go(make_grid({**settings, **others}), path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("method", [None, 5, ["amplify"], "", "garbage", "tmix:alpha=1", "amplify:alpha=abc"])
+def test_a_damaged_method_is_no_line_of_results(settings, tmp_path, in_this_process, method):
+    path = tmp_path / "out.jsonl"
+    go(make_grid({**settings, "methods": ["none", "much=amplify:alpha=1"], "seeds": "1"}), path)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines[1]["method"] = method
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is no file of results \(line 2\)"):
+        Results(path)
+
+
+def test_names_with_brackets_are_shown(settings, tmp_path, in_this_process, task_folder):
+    settings |= {"tasks": [f"[/t]={task_folder}"], "methods": ["none", "[/x]=amplify:alpha=1"], "seeds": "1"}
+    grid, results, text = make_grid(settings), Results(tmp_path / "out.jsonl"), io.StringIO()
+    console = Console(file=text, width=200)
+    run_grid(grid, results, console)
+    for table in main.tables(results.runs()):
+        console.print(table)
+    shown = text.getvalue()
+    assert "[/x]" in shown and "[/t]: accuracy" in shown and shown.count("[/t]") == 2
 
 
 @pytest.mark.parametrize("other", ["options", "data", "tasks", "tune", "model", "options of another size"])

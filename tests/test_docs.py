@@ -30,7 +30,7 @@ def test_the_generated_pages_are_current():
 def test_the_claims_count_what_the_runs_say():
     # Three seeds: half the calibration error before scaling and the same after it; fewer wrong labels learned.
     measures = {
-        "none": {"ece": 0.2, "ece_scaled": 0.05, "flipped_rows_memorized": 0.5},
+        "none": {"ece": 0.2, "ece_scaled": 0.05, "flipped_rows_memorized": 0.5, "temperature": 1.5},
         "amplify": {"ece": 0.1, "ece_scaled": 0.05, "flipped_rows_memorized": 0.3},
     }
     wrong = {"noise": 0.4, "wrong_train_labels": 1600}
@@ -40,7 +40,7 @@ def test_the_claims_count_what_the_runs_say():
         for method, own in measures.items()
     )
     found, twice = {"grid": evidence}, {"grid": evidence, "the same": evidence}
-    before, after, table = claims.calibration_claim(found).split("\n\n")
+    before, after, temperatures, table = claims.calibration_claim(found).split("\n\n")
     assert before == (
         "As trained, with wrong labels: clearly lower in 1 of 1 comparisons and clearly higher in 0; 0.50 to 0.50 "
         "times the error of `none`, the median is 0.50; at most half in 1."
@@ -48,6 +48,9 @@ def test_the_claims_count_what_the_runs_say():
     assert after == (
         "After temperature scaling, with wrong labels: clearly lower in 0 of 1 comparisons and clearly higher in 0; "
         "1.00 to 1.00 times the error of `none`, the median is 1.00; at most half in 0."
+    )
+    assert temperatures.startswith(
+        "Plain fine-tuning is itself too sure, with a temperature above 1, in 1 of 1 settings."
     )
     assert table.splitlines()[2:] == [
         "| [trec](evidence/grid.md) | 4000 | 40% | `amplify` | 3 | 20.0 | 10.0 | 0.50 | -10.0 [-10.0, -10.0] | better "
@@ -75,6 +78,9 @@ def test_the_claims_count_what_the_runs_say():
     assert "none:num_train_epochs" not in claims.calibration_claim({"grid": Evidence(lines)})
     # A method without a seed in common with none is compared with nothing.
     lines = [*evidence.runs, run_line(0.9, "tmix", 4, measures=measures["amplify"], **wrong)]
+    # Batches of alike length are of no claim.
+    grouped = "amplify:train_sampling_strategy=group_by_length"
+    lines += [run_line(0.9, grouped, seed, measures=measures["amplify"], **wrong) for seed in (1, 2, 3)]
     assert claims.noise_claim({"grid": Evidence(lines)}).startswith("Of 1 comparisons")
     assert "tmix" not in claims.calibration_claim({"grid": Evidence(lines)})
 

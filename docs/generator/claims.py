@@ -13,11 +13,11 @@ from hf_mixup.compare.evidence import Evidence, Line
 from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
 
 # Batches of alike length say nothing of the claims.
-_NO_CLAIMS = ("fast_settings",)
+_GROUPED = "train_sampling_strategy"
 _WHICH = ("data", "train rows", "wrong labels", "method", "seeds")
 CLAIMS = """# Two claims of the literature, checked
 
-On the runs of the [results](results.md) but for those on batches of alike length: every method against `none` on the
+On the runs of the [results](results.md) but for those in batches of alike length: every method against `none` on the
 same seeds. Better and worse are called where the interval of the difference, corrected by Holm for the methods of a
 setting, excludes 0; the intervals in the tables are these. Where one method stands with several settings of its own,
 as along a curve of alpha, its comparisons are not independent: the counts say how many there are, and not how sure the
@@ -49,7 +49,7 @@ Plain fine-tuning with other options stands in the table, and is not counted.
 
 def pages() -> dict[Path, str]:
     """The page by its path, if there are runs that tell of the claims."""
-    found = {name: runs for name, runs in evidence().items() if name not in _NO_CLAIMS}
+    found = evidence()
     if not found:
         return {}
     return {DOCS / "claims.md": CLAIMS.format(calibration=calibration_claim(found), noise=noise_claim(found))}
@@ -86,7 +86,19 @@ def calibration_claim(found: Mapping[str, Evidence]) -> str:
             f"{min(times):.2f} to {max(times):.2f} times the error of `none`, the median is {median(times):.2f}; at "
             f"most half in {sum(each <= 0.5 for each in times)}.\n\n"
         )
-    return f"{words}{table(head, cells)}"
+    return f"{words}{_temperatures(found)}\n\n{table(head, cells)}"
+
+
+def _temperatures(found: Mapping[str, Evidence]) -> str:
+    """In how many settings plain fine-tuning is too sure, in words."""
+    plain = [(grid, setting) for _, grid, setting, method in _comparisons(found) if method == BASELINE]
+    rows = [row for grid, setting in plain for row in summarize(_runs(grid, setting), "temperature")]
+    fitted = [row.mean for row in rows if row.method == BASELINE]
+    return (
+        f"Plain fine-tuning is itself too sure, with a temperature above 1, in {sum(each > 1 for each in fitted)} of "
+        f"{len(fitted)} settings. In the others it is not sure enough already: there a method that makes models less "
+        "sure adds to the error as trained, and whether they are better calibrated shows after scaling alone."
+    )
 
 
 def noise_claim(found: Mapping[str, Evidence]) -> str:
@@ -141,6 +153,8 @@ def _comparisons(found: Mapping[str, Evidence]) -> Iterator[tuple[str, Evidence,
     for name, grid in found.items():
         for setting in grid.settings:
             for method, runs in grid.in_order(setting):
+                if _GROUPED in grid.words[method]:
+                    continue
                 runs = frozenset((run["key"], run["data"], *sorted(run["options"].items())) for run in runs)
                 if runs not in seen:
                     seen.add(runs)

@@ -9,9 +9,8 @@ from functools import partial
 
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import Picture, Section
-from hf_mixup.compare.evidence import Evidence, measure
+from hf_mixup.compare.evidence import Evidence, family_and_alpha, measure
 from hf_mixup.compare.statistics import BASELINE, Row, Setting
-from hf_mixup.methods import METHODS
 
 _CURVES = (
     "Bars go one standard deviation over the seeds to either side; the methods are drawn side by side so that their "
@@ -70,21 +69,6 @@ def alpha_curves(evidence: Evidence) -> Section | None:
         panels.append(_two_panels(evidence, setting, curves, look, evidence.names[setting], "alpha", log=True))
     text = f"none has no alpha and is drawn as a level line. {_CURVES}"
     return Section("Alpha", [text, _GAINS], pictures=_numbered("alpha", panels)) if panels else None
-
-
-def family_and_alpha(method: str) -> tuple[str, float | None]:
-    """A method without its alpha, and the alpha: the given one, else its default; None where it draws by none.
-
-    Example:
-        >>> family_and_alpha("amplify:alpha=0.4:layers=1,2")
-        ('amplify:layers=1,2', 0.4)
-    """
-    name, *pairs = method.split(":")
-    others = [pair for pair in pairs if not pair.startswith("alpha=")]
-    given = next((pair.removeprefix("alpha=") for pair in pairs if pair.startswith("alpha=")), None)
-    default = getattr(METHODS[name].ratio, "alpha", None) if name in METHODS else None
-    alpha = default if given is None else float(given)
-    return ":".join([name, *others]), alpha
 
 
 def _stretches(

@@ -12,6 +12,7 @@ from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import Entry
 from hf_mixup.compare.results import primary_metric, words_of
 from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
+from hf_mixup.methods import METHODS
 
 Line = Mapping[str, Any]
 
@@ -69,7 +70,7 @@ class Evidence:
         runs: those that ended well.
         settings: with at least one run, in the order of tasks, models, training rows and noise.
         names: of the settings, without what is the same in all of them.
-        methods: `none` first.
+        methods: `none` first, and those that differ in alpha alone together.
         words: each of them with its options, where it has a name of its own.
         look: their style in all figures.
         metric: the metric that each setting is judged by.
@@ -89,9 +90,8 @@ class Evidence:
             key=lambda each: (tasks.index(each.task), models.index(each.model), self.train_rows(each), each.noise),
         )
         self.names = {setting: ", ".join(self.setting_words(setting).values()) for setting in self.settings}
-        found = dict.fromkeys(run["cell"]["method"] for run in self.runs)
-        self.methods = [*filter(found.__contains__, [BASELINE]), *(name for name in found if name != BASELINE)]
         self.words = {run["cell"]["method"]: words_of(run) for run in self.runs}
+        self.methods = _in_order(self.words)
         self.look = figures.styles(self.methods)
         self.metric = {
             setting: primary_metric(next(iter(by_method.values()))[0]["metrics"])
@@ -175,9 +175,35 @@ class Evidence:
         return [row for row in rows if row is not None and row.difference is not None]
 
 
+def _in_order(words: Mapping[str, str]) -> list[str]:
+    """Methods in an order that does not depend on which run ended first, as far as their words tell one."""
+    families = list(dict.fromkeys(family_and_alpha(each)[0] for each in words.values()))
+
+    def place(name: str) -> tuple[bool, int, float]:
+        family, alpha = family_and_alpha(words[name])
+        return name != BASELINE, families.index(family), alpha or 0.0
+
+    return sorted(words, key=place)
+
+
 def setting_of(run: Line) -> Setting:
     """The setting of a run."""
     return Setting(*(run["cell"][name] for name in ("task", "model", "size", "noise")))
+
+
+def family_and_alpha(method: str) -> tuple[str, float | None]:
+    """A method without its alpha, and the alpha: the given one, else its default; None where it draws by none.
+
+    Example:
+        >>> family_and_alpha("amplify:alpha=0.4:layers=1,2")
+        ('amplify:layers=1,2', 0.4)
+    """
+    name, *pairs = method.split(":")
+    others = [pair for pair in pairs if not pair.startswith("alpha=")]
+    given = next((pair.removeprefix("alpha=") for pair in pairs if pair.startswith("alpha=")), None)
+    default = getattr(METHODS[name].ratio, "alpha", None) if name in METHODS else None
+    alpha = default if given is None else float(given)
+    return ":".join([name, *others]), alpha
 
 
 def seeds_of(runs: Sequence[Line]) -> set[int]:

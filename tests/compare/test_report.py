@@ -15,7 +15,7 @@ import yaml
 
 from hf_mixup.cli import main
 from hf_mixup.compare import runner
-from hf_mixup.compare.curves import family_and_alpha
+from hf_mixup.compare.evidence import Evidence, family_and_alpha
 from hf_mixup.compare.figures import DARK, PAPER, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
 from hf_mixup.compare.report import write_report
@@ -344,6 +344,14 @@ def test_alphas_of_a_method_are_a_curve():
     assert means[1][0].get_color() == gains[0][0].get_color() == styles(list(worth))["amplify"].colour
     # What was tuned has another alpha than its name says.
     assert "Alpha" not in titles_of([{**line, "tune": 4} for line in lines])
+
+
+def test_methods_stand_in_the_order_of_alpha_whichever_run_ended_first():
+    ended = ["sentmix", "amplify:alpha=1", "amplify-code", "none", "amplify", "amplify:alpha=0.4", "mine"]
+    lines = [run_line(method=method) for method in ended]
+    lines[-1]["method"] = "amplify:alpha=0.2"
+    wanted = ["none", "sentmix", "amplify", "mine", "amplify:alpha=0.4", "amplify:alpha=1", "amplify-code"]
+    assert Evidence(lines).methods == wanted
 
 
 def test_methods_with_names_of_their_own_are_explained_and_drawn_as_what_they_are():

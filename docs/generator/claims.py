@@ -74,15 +74,18 @@ def calibration_claim(found: Mapping[str, Evidence]) -> str:
                 continue
             own, plain = rows[method], rows[BASELINE]
             times = own.mean / plain.mean
-            judged[name, wrong > 0].append((times, own.verdict))
+            judged[name, wrong > 0].append((times, own.verdict, grid.rows[setting, method].verdict == "worse"))
             cell += [f"{100 * plain.mean:.1f}", f"{100 * own.mean:.1f}", f"{times:.2f}", difference(own), own.verdict]
         cells.append(cell)
     words = ""
     for (name, is_wrong), verdicts in sorted(judged.items(), key=lambda entry: entry[0][1]):
-        times, clear = zip(*verdicts, strict=True)
+        times, clear, inaccurate = zip(*verdicts, strict=True)
+        # What has learned little has little to be too sure of.
+        given_up = sum(each == "better" and worse for each, worse in zip(clear, inaccurate, strict=True))
+        less = f", {given_up} of them for a method that is clearly less accurate than `none`," if given_up else ""
         words += (
             f"{names[name]}, with {'wrong labels' if is_wrong else 'right labels'}: clearly lower in "
-            f"{clear.count('better')} of {len(times)} comparisons and clearly higher in {clear.count('worse')}; "
+            f"{clear.count('better')} of {len(times)} comparisons{less} and clearly higher in {clear.count('worse')}; "
             f"{min(times):.2f} to {max(times):.2f} times the error of `none`, the median is {median(times):.2f}; at "
             f"most half in {sum(each <= 0.5 for each in times)}.\n\n"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Evidence:
         runs: those that ended well.
         settings: with at least one run, in the order of tasks, models, training rows and noise.
         names: of the settings, without what is the same in all of them.
-        methods: `none` first, and those that differ in alpha alone together.
+        methods: `none` first, and those of one name together, by their options.
         words: each of them with its options, where it has a name of its own.
         look: their style in all figures.
         metric: the metric that each setting is judged by.
@@ -177,11 +178,15 @@ class Evidence:
 
 def _in_order(words: Mapping[str, str]) -> list[str]:
     """Methods in an order that does not depend on which run ended first, as far as their words tell one."""
-    families = list(dict.fromkeys(family_and_alpha(each)[0] for each in words.values()))
+    families = {name: family_and_alpha(each) for name, each in words.items()}
+    kinds = list(dict.fromkeys(family.split(":")[0] for family, _ in families.values()))
 
-    def place(name: str) -> tuple[bool, int, float]:
-        family, alpha = family_and_alpha(words[name])
-        return name != BASELINE, families.index(family), alpha or 0.0
+    def place(name: str) -> tuple[bool, int, list[str | float], float]:
+        family, alpha = families[name]
+        # Numbers within the options as numbers: 3 draws come before 20.
+        parts = re.split(r"(\d+(?:\.\d+)?)", family)
+        numbered = [float(part) if index % 2 else part for index, part in enumerate(parts)]
+        return name != BASELINE, kinds.index(family.split(":")[0]), numbered, alpha or 0.0
 
     return sorted(words, key=place)
 

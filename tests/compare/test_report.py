@@ -352,6 +352,10 @@ def test_methods_stand_in_the_order_of_alpha_whichever_run_ended_first():
     lines[-1]["method"] = "amplify:alpha=0.2"
     wanted = ["none", "sentmix", "amplify", "mine", "amplify:alpha=0.4", "amplify:alpha=1", "amplify-code"]
     assert Evidence(lines).methods == wanted
+    # So do those that differ in other numbers; which run ended first decides between the names of methods alone.
+    draws = ["amplify:draws=20", "tmix", "amplify:layers=3,4", "amplify:draws=3", "none", "amplify:layers=1,2"]
+    ordered = ["none", "amplify:draws=3", "amplify:draws=20", "amplify:layers=1,2", "amplify:layers=3,4", "tmix"]
+    assert Evidence(run_line(0.8, method) for method in draws).methods == ordered
 
 
 def test_methods_with_names_of_their_own_are_explained_and_drawn_as_what_they_are():

@@ -95,11 +95,10 @@ def test_the_words_of_the_ten_lines_hold():
         return [run for run in map(json.loads, lines) if run.get("status") == "done"]
 
     def by_seed(name, method, get, noise=None):
-        cells = [(run["cell"], get(run)) for run in runs(name)]
         return {
-            cell["seed"]: 100 * value
-            for cell, value in cells
-            if cell["method"] == method and noise in (None, cell["noise"])
+            run["cell"]["seed"]: 100 * get(run)
+            for run in runs(name)
+            if run["cell"]["method"] == method and noise in (None, run["cell"]["noise"])
         }
 
     def gain(name, method, get, noise=None):

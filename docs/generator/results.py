@@ -131,7 +131,7 @@ def _evidence() -> str:
     parts = []
     for name, found in _grids().items():
         title, text = GRIDS[name]
-        due, there = _runs(name)
+        due, there = _due_and_there(name)
         text += "" if there == due else f" {there} of the {due} runs are there."
         tables = [each for part in found if part.title in ("Results", "What came out") for each in part.tables]
         notes = [note for part in found if part.title == "Results" for note in part.text]
@@ -148,11 +148,11 @@ def _progress() -> str:
     cells = []
     for name, (title, _) in GRIDS.items():
         results = f"[{name}](evidence/{name}.md)" if name in evidence() else ""
-        cells.append((f"[{name}.yaml](../benchmarks/grids/{name}.yaml)", title, *_runs(name), results))
+        cells.append((f"[{name}.yaml](../benchmarks/grids/{name}.yaml)", title, *_due_and_there(name), results))
     return table(("grid", "about", "runs", "of these made", "results"), cells)
 
 
-def _runs(name: str) -> tuple[int, int]:
+def _due_and_there(name: str) -> tuple[int, int]:
     """How many runs a grid has, and how many of them are there."""
     due = cells_of(read_grid_file(str(DOCS.parent / "benchmarks" / "grids" / f"{name}.yaml")))
     done = {run["key"] for run in evidence()[name].runs} if name in evidence() else set()

@@ -178,15 +178,14 @@ class Evidence:
 
 def _in_order(words: Mapping[str, str]) -> list[str]:
     """Methods in an order that does not depend on which run ended first, as far as their words tell one."""
-    families = {name: family_and_alpha(each) for name, each in words.items()}
-    kinds = list(dict.fromkeys(family.split(":")[0] for family, _ in families.values()))
+    first_seen = list(dict.fromkeys(each.split(":")[0] for each in words.values()))
 
     def place(name: str) -> tuple[bool, int, list[str | float], float]:
-        family, alpha = families[name]
-        # Numbers within the options as numbers: 3 draws come before 20.
+        family, alpha = family_and_alpha(words[name])
+        # Texts and numbers in turn, the numbers as such: 3 draws come before 20.
         parts = re.split(r"(\d+(?:\.\d+)?)", family)
-        numbered = [float(part) if index % 2 else part for index, part in enumerate(parts)]
-        return name != BASELINE, kinds.index(family.split(":")[0]), numbered, alpha or 0.0
+        options = [float(part) if index % 2 else part for index, part in enumerate(parts)]
+        return name != BASELINE, first_seen.index(family.split(":")[0]), options, alpha or 0.0
 
     return sorted(words, key=place)
 

@@ -32,8 +32,14 @@ def test_the_generated_pages_are_current():
 def test_the_claims_count_what_the_runs_say():
     # Three seeds: half the calibration error before scaling and the same after it; fewer wrong labels learned.
     measures = {
-        "none": {"ece": 0.2, "ece_scaled": 0.05, "flipped_rows_memorized": 0.5, "temperature": 1.5},
-        "amplify": {"ece": 0.1, "ece_scaled": 0.05, "flipped_rows_memorized": 0.3},
+        "none": {
+            "ece": 0.2,
+            "ece_scaled": 0.05,
+            "flipped_rows_memorized": 0.5,
+            "clean_rows_accuracy": 0.9,
+            "temperature": 1.5,
+        },
+        "amplify": {"ece": 0.1, "ece_scaled": 0.05, "flipped_rows_memorized": 0.3, "clean_rows_accuracy": 0.8},
     }
     wrong = {"noise": 0.4, "wrong_train_labels": 1600}
     evidence = Evidence(
@@ -46,7 +52,7 @@ def test_the_claims_count_what_the_runs_say():
     assert before == (
         "As trained, with wrong labels: clearly lower in 1 of 1 comparisons, 1 of them for a method that is clearly "
         "less accurate than `none`, and clearly higher in 0; 0.50 to 0.50 times the error of `none`, the median is "
-        "0.50; at most half in 1."
+        "0.50; at most half in 1, 1 of them for a method that is clearly less accurate."
     )
     assert after == (
         "After temperature scaling, with wrong labels: clearly lower in 0 of 1 comparisons and clearly higher in 0; "
@@ -62,13 +68,14 @@ def test_the_claims_count_what_the_runs_say():
     words, _, table = claims.noise_claim(found).partition("\n\n")
     assert words == (
         "Of 1 comparisons on wrong labels the accuracy is clearly better in 0 and clearly worse in 1; fewer wrong "
-        "labels are learned in 1, more in 0."
+        "labels are learned in 1, of the right ones too in 1 of these; more in 0."
     )
     plain, mixed = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
     where = ["[trec](evidence/grid.md)", "4000", "40%"]
     assert plain[:7] == [*where, "`none`", "3", "80.0 / 80.0 / 80.0", "80.0"]
     assert mixed[:7] == [*where, "`amplify`", "3", "70.0 / 70.0 / 70.0", "70.0"] and mixed[8] == "worse"
-    assert mixed[9:] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
+    assert mixed[9:12] == ["30.0", "-20.0 [-20.0, -20.0]", "better"]
+    assert mixed[12:] == ["80.0", "-10.0 [-10.0, -10.0]", "worse"]
     # The same runs in a second file count once, right labels say nothing of wrong ones, and training otherwise
     # without mixup is shown beside the others and not counted.
     assert claims.noise_claim(twice) == claims.noise_claim(found)

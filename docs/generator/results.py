@@ -88,9 +88,9 @@ GRIDS = {
 }
 PROGRESS = """## What was run, and what was not
 
-The grids below are what these results are to rest on, with the runs that are there. They are CPU runs; a grid goes on
-where it stopped, `hf-mixup compare GRID.yaml --jobs 2 --output docs/results/NAME.jsonl` in the folder of the data sets
-and `python docs/generate.py` after it.
+The planned grids, and how many runs of each are there. They are CPU runs; a grid goes on where it stopped,
+`hf-mixup compare GRID.yaml --jobs 2 --output docs/results/NAME.jsonl` in the folder of the data sets and
+`python docs/generate.py` after it.
 
 """
 

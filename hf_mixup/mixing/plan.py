@@ -205,6 +205,9 @@ class PairPlan:
             states: `[batch, length, hidden]`, or `[batch, features]` for the sites `pooled` and `logits`.
             site: the site this call stands at.
             layer: the block this call stands in, for the sites that have layers.
+
+        Raises:
+            ValueError: weights for another number of tokens or features than the states have.
         """
         if site != self.site or (self.layers and layer not in self.layers):
             return states
@@ -213,6 +216,11 @@ class PairPlan:
             # Where clean rows are trained along, they and the mixed ones part at the first of the layers.
             return states
         weight = self.weight if self.weight.ndim <= states.ndim else self.weight.squeeze(1)
+        if any(size not in (1, states.shape[axis]) for axis, size in enumerate(weight.shape[1:], start=1)):
+            raise ValueError(
+                f"The plan has weights for {list(weight.shape[1:])} of each row, but the states at {site} are "
+                f"{list(states.shape[1:])}: draw the plan from this batch and for this model."
+            )
         if self.drawn is not None and known != layer:
             weight = torch.where(self.drawn == layer, weight, 1.0)
         rows = self.rows

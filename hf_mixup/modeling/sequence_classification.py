@@ -102,7 +102,8 @@ class MixupModel(PreTrainedModel):
         if labels is not None:
             raise ValueError(
                 "labels were given together with a mixup plan: leave them out of the mixed forward pass and compute "
-                "the loss from its logits with hf_mixup.mixing.Objective (MixupTrainer does both)."
+                "the loss from its logits with hf_mixup.mixing.Objective (MixupTrainer does both, and takes a loss of "
+                "your own as compute_loss_func)."
             )
         mixup = self._prepared(inputs, mixup)
         if mixup.site == "word_embeddings":
@@ -177,16 +178,26 @@ class MixupModel(PreTrainedModel):
         """The plan, checked against the batch and the model, with the weights that its probe asks for.
 
         Raises:
-            ValueError: the plan is for another number of rows, or names a block that the model does not have.
+            ValueError: the plan is for another number of rows, or names a block or a head that the model does not
+                have.
         """
         source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
         if mixup.rows != source.shape[0]:
             raise ValueError(f"The plan is for {mixup.rows} rows, but the batch has {source.shape[0]}.")
-        deepest = max([*mixup.layers, 0 if mixup.probe is None else mixup.probe.layer], default=0)
-        if deepest > len(self._blocks()):
-            raise ValueError(f"The plan names block {deepest}, but the model has {len(self._blocks())}.")
+        deepest, blocks = max(mixup.layers, default=0), len(self._blocks())
+        if deepest > blocks:
+            raise ValueError(f"The plan names block {deepest}, but the model has {blocks}.")
         if mixup.probe is None:
             return mixup
+        layer, head = mixup.probe
+        if not 1 <= layer <= blocks:
+            raise ValueError(f"The plan reads the attention of block {layer}, but the model has blocks 1 to {blocks}.")
+        heads = self.config.num_attention_heads
+        if head is not None and not 0 <= head < heads:
+            raise ValueError(
+                f"The plan reads attention head {head}, but the model has heads 0 to {heads - 1}: give one of these, "
+                "or None for their mean."
+            )
         tokens = inputs["attention_mask"]
         tokens = torch.ones(source.shape[:2], device=source.device).bool() if tokens is None else tokens.bool()
         return mixup.probed(self._attention_relevance(inputs, tokens, mixup.probe), tokens)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_mixup.mixing import AttentionProbe, BatchPlan, Objective, PairPlan, weighted_mean
+from hf_mixup.methods import METHODS, Mixup
+from hf_mixup.mixing import AttentionProbe, BatchPlan, Objective, PairPlan, StepKey, weighted_mean
 from tests.modeling import reference
 from tests.tiny import NUM_LAYERS, tiny_batch, tiny_model
 
@@ -283,3 +284,37 @@ def test_gradients_agree_with_finite_differences(family):
     assert torch.autograd.gradcheck(loss, (inputs_embeds, per_row), atol=1e-6)
     learned = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(loss, (inputs_embeds, learned), atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [4, 8, -1])
+def test_a_head_that_the_model_lacks_is_refused(family, head):
+    plan = PairPlan(torch.tensor(PARTNER), None, "embeddings", probe=AttentionProbe(layer=2, head=head))
+    with pytest.raises(ValueError, match=f"reads attention head {head}, but the model has heads 0 to 3"):
+        tiny_model(family)(**tiny_batch(family), mixup=plan)
+
+
+@pytest.mark.parametrize("layer", [0, -1, NUM_LAYERS + 1])
+def test_a_block_that_the_model_lacks_is_refused(layer):
+    plan = PairPlan(torch.tensor(PARTNER), None, "embeddings", probe=AttentionProbe(layer=layer, head=None))
+    with pytest.raises(ValueError, match=f"reads the attention of block {layer}, but the model has blocks 1 to 3"):
+        tiny_model("bert")(**tiny_batch("bert"), mixup=plan)
+
+
+def test_a_plain_loop_that_leaves_out_num_heads_hears_of_a_missing_head():
+    # The default head is 8, the model has 4: the label weight was 0.5 for all rows, whatever the attention.
+    mixup = Mixup(METHODS["attentionmix"], num_layers=2)
+    plan = mixup.plan({}, torch.tensor(LABELS), StepKey(seed=0))
+    with pytest.raises(ValueError, match="reads attention head 8, but the model has heads 0 to 3"):
+        tiny_model("bert")(**tiny_batch("bert"), mixup=plan)
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "states"), [("hidden", (8, 1), (9, 32)), ("pooled", (1, 31), (32,)), ("logits", (1, 32), (3,))]
+)
+def test_weights_of_another_batch_or_model_are_refused(site, shape, states):
+    weight = torch.full((5, *shape), 0.5)
+    plan = PairPlan(torch.tensor(PARTNER), weight, site, (1,) if site == "hidden" else (), label_weight=torch.ones(5))
+    with pytest.raises(
+        ValueError, match=rf"weights for .* but the states at {site} are \[{', '.join(map(str, states))}"
+    ):
+        tiny_model("bert")(**tiny_batch("bert"), mixup=plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -17,9 +18,11 @@ from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 from hf_mixup.mixing.schedules import coin, within
 from hf_mixup.mixing.targets import compounded_share
 
+logger = logging.getLogger(__name__)
+
 
 class Mixup:
-    """Draws what each batch mixes; holds no state, so that the same key always gives the same plan.
+    """Draws what each batch mixes; nothing that it keeps changes a plan: the same key always gives the same plan.
 
     Args:
         method: what to do.
@@ -48,6 +51,7 @@ class Mixup:
         num_heads: int | None = None,
         special_ids: Sequence[int] = (),
     ) -> None:
+        self._told_of_missing_mask = False
         self.method = method
         self.layers = method.resolve_layers(num_layers)
         self.hidden_size = hidden_size
@@ -137,7 +141,18 @@ class Mixup:
             clean_weight=method.clean_weight if method.clean == "average" else None,
             probe=method.ratio if isinstance(method.ratio, AttentionProbe) else None,
         ).to(device)
+        if skip and attention_mask is None:
+            self._tell_of_missing_mask()
         return plan.skip_padding(attention_mask) if skip and attention_mask is not None else plan
+
+    def _tell_of_missing_mask(self) -> None:
+        """Warn once that padding cannot be told from tokens."""
+        if not self._told_of_missing_mask:
+            self._told_of_missing_mask = True
+            logger.warning(
+                "mixup_attention_mask='skip' leaves padding unmixed, but the batches have no attention_mask, so every "
+                "position is mixed: let the tokenizer return one, or choose another mixup_attention_mask."
+            )
 
     def _draw_weights(self, generator: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
         """The weight of the features, and `[rows]` that of the labels."""

@@ -198,6 +198,17 @@ def test_compounded_label_weights_are_what_repeated_mixing_leaves(partner):
     assert plan.weight.item() == pytest.approx(0.9)
 
 
+def test_skip_without_a_mask_says_once_that_padding_is_mixed(caplog):
+    mixup = Mixup(METHODS["amplify"].with_options(attention_mask="skip", ratio="constant", lam=0.6), num_layers=2)
+    labels = torch.zeros(3)
+    mixup.plan({"attention_mask": torch.ones(3, 4)}, labels, StepKey(seed=0, step=0))
+    assert not caplog.records
+    for step in range(1, 9):
+        mixup.plan({}, labels, StepKey(seed=0, step=step))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "the batches have no attention_mask" in record.message
+
+
 def test_skip_reads_the_attention_mask_of_the_batch():
     mixup = Mixup(METHODS["amplify"].with_options(attention_mask="skip", ratio="constant", lam=0.6), num_layers=2)
     mask = torch.ones(8, 3, dtype=torch.long)

@@ -296,7 +296,11 @@ def trainer(folder, model=None, dataset=None, options=None, **settings):
         ([[0.0, 1.0], [1.0]], {"num_labels": 2}, ["labels such as [0.0, 1.0]", "lists of the same length"]),
         ([0.5, 1.5], {}, ["shape [2] do not fit multi_label_classification with 3 classes"]),
         ([[0.0, 1.0]], {}, ["shape [1, 2] do not fit multi_label_classification with 3 classes"]),
-        ([[1, 0, 1]], {}, ["torch.int64 and shape [1, 3]", "class ids as int64 [rows]"]),
+        (
+            [[1, 0, 1]],
+            {"problem_type": SINGLE},
+            ["label [1.0, 0.0, 1.0] of row 0", "sum to 1", f"set problem_type='{MULTI}'"],
+        ),
         ([[0.9, 0.9, 0.0]], {"problem_type": SINGLE}, ["label [0.8999999761581421, 0.", "sum to 1"]),
         ([1.0, NAN], {"num_labels": 1}, ["label nan of row 1", "give finite numbers"]),
     ],

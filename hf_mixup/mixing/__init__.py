@@ -2,7 +2,7 @@
 
 from hf_mixup.mixing.objectives import Objective, infer_problem_type, weighted_mean
 from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, SpanPlan, StepKey, mix
-from hf_mixup.mixing.ratios import BatchWeights, Ratio
+from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
 from hf_mixup.mixing.targets import balanced_class_weights, mix_targets
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "Ratio",
     "SpanPlan",
+    "Spans",
     "StepKey",
     "balanced_class_weights",
     "infer_problem_type",

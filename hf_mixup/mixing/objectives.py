@@ -12,7 +12,8 @@ from hf_mixup.mixing.checks import can_read, check_choice, check_whole, is_numbe
 from hf_mixup.mixing.plan import BatchPlan, PairPlan, Plan, SpanPlan
 from hf_mixup.mixing.targets import mix_targets
 
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+MULTI_LABEL = "multi_label_classification"
+PROBLEM_TYPES = ("single_label_classification", MULTI_LABEL, "regression")
 IGNORE_INDEX = -100
 # Soft labels in half precision sum to 1 with an error of this size.
 SOFT_LABEL_TOLERANCE = 1e-2
@@ -20,6 +21,8 @@ SOFT_LABEL_TOLERANCE = 1e-2
 
 def infer_problem_type(num_labels: int, labels: Tensor) -> str:
     """The problem type that transformers' heads infer from their first labelled batch.
+
+    Of rows with several whole numbers or bools, which the heads cannot take, it is `multi_label_classification`.
 
     Raises:
         ValueError: a number of labels below 1.
@@ -31,7 +34,12 @@ def infer_problem_type(num_labels: int, labels: Tensor) -> str:
     check_whole("num_labels", num_labels)
     if num_labels == 1:
         return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+    return MULTI_LABEL if labels.is_floating_point() or has_several(labels) else "single_label_classification"
+
+
+def has_several(labels: Tensor) -> bool:
+    """Whether each row has several numbers, so that they are no class ids; the heads take `[batch, 1]` for ids."""
+    return labels.ndim > 1 and labels.shape[1] > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +52,16 @@ class Objective:
       `[batch]`, -100 meaning no label, or soft labels `[batch, classes]`. With label smoothing both terms are the
       smoothed cross-entropy.
     - multi-label classification: the same two terms with the binary cross-entropy, averaged over the classes.
-    - regression: the squared error to $\lambda_i y_i + (1 - \lambda_i) y'_i$.
+    - regression: the squared error to $\lambda_i y_i + (1 - \lambda_i) y'_i$; every number is a target, also -100.
+
+    The mean of a batch is $\sum_i l_i / \sum_i w_i$ over what `__call__` returns, and that of several batches divides
+    the sum of all their $l_i$ by the sum of all their $w_i$. A term without a label adds 0 to both sums.
 
     Args:
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
         class_weights: `[classes]` floats of at least 0, for single-label classification: every term is multiplied by
-            the weight of its label, and the mean is taken over these weights, as in `torch.nn.CrossEntropyLoss`.
+            the weight of its label, and the mean is taken over these weights, as in `torch.nn.CrossEntropyLoss`. A
+            row of weight 0 keeps the smoothing terms of the other classes.
         label_smoothing: in [0, 1), for single-label classification.
 
     Raises:
@@ -124,7 +136,8 @@ class Objective:
         """The weights that `__call__` returns, known before there are logits.
 
         Where only the model will know the label weights, each row counts with the weight of its own label: the same,
-        if all rows have a label and all classes the same weight.
+        if all rows have a label and all classes the same weight. Otherwise divide by the sum of the weights that
+        `__call__` returns, as `weighted_mean` does without `total_weight`.
         """
         if self.class_weights is not None:
             check_labels(labels, self.problem_type, len(self.class_weights))
@@ -185,7 +198,7 @@ class Objective:
     def _plain(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.problem_type == "regression":
             return self._squared_error(logits, labels.to(logits.dtype).reshape(logits.shape))
-        if self.problem_type == "multi_label_classification":
+        if self.problem_type == MULTI_LABEL:
             return self._binary_cross_entropy(logits, labels)
         return self._cross_entropy(logits, labels)
 
@@ -233,8 +246,9 @@ class Objective:
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         class_weights = None if self.class_weights is None else self.class_weights.to(logits)
         weights = self._label_weights(labels).to(logits.dtype)
+        valid = _has_label(labels)
         if labels.ndim > 1:
-            labels = labels.to(logits.dtype) * _has_label(labels).unsqueeze(-1)
+            labels = labels.to(logits.dtype) * valid.unsqueeze(-1)
         losses = F.cross_entropy(
             logits,
             labels,
@@ -243,14 +257,14 @@ class Objective:
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
-        # A row without a soft label still gets a smoothing term, so its loss is switched off by its weight.
-        return torch.where(weights > 0, losses, 0.0), weights
+        # Without a soft label there would still be a smoothing term. A class of weight 0 keeps its own.
+        return torch.where(valid, losses, 0.0), weights
 
     def _binary_cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         weights = self._label_weights(labels).to(logits.dtype)
         targets = labels.to(logits.dtype).clamp(min=0.0)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=-1)
-        return losses * weights, weights
+        return torch.where(weights > 0, losses, 0.0), weights
 
     def _squared_error(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         losses = F.mse_loss(logits, targets, reduction="none").flatten(1).mean(dim=-1)
@@ -288,7 +302,7 @@ def check_labels(labels: Tensor, problem_type: str, num_labels: int) -> None:
     """
     check = {
         "single_label_classification": _check_single_labels,
-        "multi_label_classification": _check_multi_labels,
+        MULTI_LABEL: _check_multi_labels,
         "regression": _check_scores,
     }[problem_type]
     check(labels, num_labels)
@@ -306,7 +320,9 @@ def _check_single_labels(labels: Tensor, num_labels: int) -> None:
     if soft:
         missing = (labels == IGNORE_INDEX).any(dim=-1)
         right = missing | ((labels >= 0).all(dim=-1) & ((labels.sum(dim=-1) - 1).abs() < SOFT_LABEL_TOLERANCE))
-        allowed = "give numbers from 0 on that sum to 1"
+        allowed = (
+            f"give numbers from 0 on that sum to 1, or set problem_type={MULTI_LABEL!r} for several classes a row"
+        )
     else:
         right = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < num_labels))
         allowed = f"give class ids from 0 to {num_labels - 1}"
@@ -348,7 +364,9 @@ def _check_class_weights(weights: Tensor) -> None:
 
 
 def weighted_mean(losses: Tensor, weights: Tensor, total_weight: Tensor | None = None) -> Tensor:
-    """`losses.sum() / total_weight`: the mean over the rows that have a label; 0 if none has.
+    """`losses.sum() / total_weight`: the mean over the rows that have a label; 0 if the total weight is 0.
+
+    The divisor is a constant for the gradient, so that a learned label weight gains nothing by making it large.
 
     Args:
         losses: `[batch]`, each already multiplied by its weight.
@@ -363,5 +381,5 @@ def weighted_mean(losses: Tensor, weights: Tensor, total_weight: Tensor | None =
             f"losses {list(losses.shape)} and weights {list(weights.shape)} do not fit each other: give one of each "
             "for a row, as Objective does."
         )
-    total = weights.sum() if total_weight is None else total_weight.to(losses)
-    return losses.sum() / torch.where(total > 0, total, torch.ones_like(total))
+    total = weights.detach().sum() if total_weight is None else total_weight.to(losses)
+    return torch.where(total > 0, losses.sum() / torch.where(total > 0, total, 1.0), 0.0)

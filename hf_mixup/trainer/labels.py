@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from hf_mixup.mixing import infer_problem_type
-from hf_mixup.mixing.objectives import IGNORE_INDEX, check_labels
+from hf_mixup.mixing.objectives import IGNORE_INDEX, MULTI_LABEL, check_labels, has_several
 
 COLUMNS = ("label", "labels", "label_ids")
 
@@ -35,7 +35,7 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> bool | None:
         return None
     missing: list[bool] = []
     for column in (name for name in COLUMNS if name in dataset.column_names and len(dataset)):
-        labels = _as_tensor(column, dataset.with_format(None)[column][:])
+        labels = _as_tensor(column, dataset.with_format(None)[column][:], config.problem_type)
         problem_type = config.problem_type or infer_problem_type(config.num_labels, labels)
         try:
             check_labels(labels, problem_type, config.num_labels)
@@ -51,7 +51,27 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> bool | None:
     return any(missing) if missing else None
 
 
-def _as_tensor(column: str, values: list[Any]) -> torch.Tensor:
+def as_loss_takes(labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
+    """The labels of a batch in the type that the loss of transformers' heads takes.
+
+    Args:
+        labels: class ids or scores `[batch]`, or one number for each class `[batch, classes]`, of any type.
+        problem_type: the config's; None while the head has not inferred it.
+
+    Returns:
+        Floats where each row has several numbers or the problem is `multi_label_classification`; other whole numbers
+        and bools as int64; floats as they are.
+
+    Example:
+        >>> as_loss_takes(torch.tensor([[1, 0]]), "multi_label_classification")
+        tensor([[1., 0.]])
+    """
+    if labels.is_floating_point():
+        return labels
+    return labels.float() if problem_type == MULTI_LABEL or has_several(labels) else labels.long()
+
+
+def _as_tensor(column: str, values: list[Any], problem_type: str | None) -> torch.Tensor:
     missing = next((row for row, value in enumerate(values) if value is None), None)
     if missing is not None:
         raise ValueError(
@@ -65,4 +85,4 @@ def _as_tensor(column: str, values: list[Any]) -> torch.Tensor:
             f"The column {column!r} of the train_dataset holds labels such as {values[0]!r}, which are not numbers of "
             "one shape: give class ids, such as dataset.class_encode_column makes, or lists of the same length."
         ) from error
-    return labels.long() if labels.dtype == torch.bool else labels
+    return as_loss_takes(labels, problem_type)

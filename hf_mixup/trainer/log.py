@@ -17,6 +17,7 @@ class MixupLog:
         self.lambdas = 0
         self.lambda_sum: Tensor | float = 0.0
         self.loss_sum: Tensor | float = 0.0
+        self.sum_before_group: Tensor | float = 0.0
         self.label_weight: Tensor | None = None
 
     def add(self, loss: Tensor, mixed: bool, label_weight: Tensor | None) -> None:
@@ -35,6 +36,14 @@ class MixupLog:
     def add_clean(self, loss: Tensor) -> None:
         """The part of clean rows that went through the model before the mixed ones of the same batch."""
         self.loss_sum = self.loss_sum + loss.detach()
+
+    def start_group(self) -> None:
+        """The batches of one optimizer step begin, whose losses `scale_group` multiplies in the end."""
+        self.sum_before_group = self.loss_sum
+
+    def scale_group(self, factor: Tensor) -> None:
+        """Multiply the losses since `start_group`."""
+        self.loss_sum = self.sum_before_group + factor * (self.loss_sum - self.sum_before_group)
 
     def last_lambda(self) -> float:
         return 1.0 if self.label_weight is None else self.label_weight.float().mean().item()

@@ -16,11 +16,13 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
+    AttentionProbe,
     Objective,
     PairPlan,
     Plan,
     Ratio,
     SpanPlan,
+    Spans,
     StepKey,
     balanced_class_weights,
     infer_problem_type,
@@ -31,9 +33,19 @@ from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
 from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
-from hf_mixup.trainer.labels import check_train_labels
+from hf_mixup.trainer.labels import as_loss_takes, check_train_labels
+from hf_mixup.trainer.late_weights import LateWeights, scale_gradients
 from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
 from hf_mixup.trainer.log import MixupLog
+from hf_mixup.trainer.overrides import (
+    gate_error,
+    loss_behind,
+    loss_behind_error,
+    loss_error,
+    overrider,
+    plan_error,
+    step_error,
+)
 from hf_mixup.trainer.saving import SavingMixin
 
 logger = logging.getLogger(__name__)
@@ -48,9 +60,10 @@ class NonFiniteLossError(RuntimeError):
 class MixupTrainerMixin(SavingMixin, HubMixin):
     """Mixup for a `Trainer` subclass: put it before that class in the bases.
 
-    While training it owns `compute_loss`: a loss of your own goes in as `compute_loss_func(outputs, labels,
-    num_items_in_batch)`, which is then called for the own and for the partners' labels. Evaluation and prediction
-    never mix and stay those of the class it is put before.
+    A loss of your own goes in as `compute_loss_func(outputs, labels, num_items_in_batch)`, which is called for the own
+    and for the partners' labels. An override of `compute_loss` in a subclass passes mixed batches on to
+    `super().compute_loss` and may add to what comes back. Evaluation and prediction never mix and stay those of the
+    class it is put before.
 
     Differs from `Trainer` on purpose: the loss is the mean over all labelled rows of the accumulated batches of all
     processes, where transformers' heads for BERT, RoBERTa and DistilBERT give gradients too large by the number of
@@ -62,7 +75,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     Raises:
         TypeError: the arguments are not `MixupTrainingArguments`, or the model is none.
-        ValueError: the model cannot mix, or the options do not fit it.
+        ValueError: the model cannot mix, or the options do not fit it; the class that the mixin is put before has a
+            `compute_loss` of its own, which would not get the mixed batches; in training, when an override in a
+            subclass keeps a mixed batch from its plan or from the loss that reads it.
 
     Example:
         >>> class MyMixupTrainer(MixupTrainerMixin, MyTrainer): ...  # doctest: +SKIP
@@ -87,15 +102,16 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         # The heads accept keyword arguments but ignore num_items_in_batch, and Trainer takes the one for the other.
         self.model_accepts_loss_kwargs = False
         self._label_gate: LabelGate | None = None
+        self._late_weights: LateWeights | None = None
+        self._loss_behind = loss_behind(type(self), MixupTrainerMixin)
         self.add_callback(SaveAfterEvaluation)
         self.add_callback(TellEpoch)
         self._start_anew()
         self._current_mixup()
         if self.args.parse_class_weights() is not None:
-            if self.compute_loss_func is not None:
-                raise ValueError(
-                    "class_weights have no effect on a compute_loss_func of your own: weigh the classes there."
-                )
+            if self.compute_loss_func is not None or self._loss_behind is not None:
+                name = "compute_loss_func" if self._loss_behind is None else f"{self._loss_behind}.compute_loss"
+                raise ValueError(f"class_weights have no effect on a {name} of your own: weigh the classes there.")
             self._class_weights()
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -121,6 +137,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
         self._saved_step: tuple[int, int] | None = None
+        # Whether `training_step` is at work, and whether `compute_loss` got the batch that it gave out.
+        self._in_step = self._loss_reached = False
         # Whether train labels are missing (-100); None where that was not looked at.
         self._labels_missing: bool | None = None
 
@@ -206,8 +224,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 raise ValueError(
                     f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
                 )
-            planned.append(self._with_plan(batch, micro))
-        if self.compute_loss_func is None and planned:
+            planned.append(self._with_plan(self._with_labels_for_loss(batch), micro))
+        if self.compute_loss_func is None and self._loss_behind is None and planned:
             num_items = self._group_weight(planned)
         return planned, num_items
 
@@ -236,6 +254,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                     f"mixup_updates={method.updates} makes several updates of a batch, gradient_accumulation_steps="
                     f"{self.args.gradient_accumulation_steps} one update of several batches: set one of the two to 1."
                 )
+            if method.site is not None and self._loss_behind is not None:
+                raise loss_behind_error(self._loss_behind, method.name)
             if self.compute_loss_func is not None:
                 _check_loss_func(method)
             self._mixup, self._mixup_model, self._mixup_options = self._new_mixup(method), self.model, options
@@ -266,6 +286,15 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     # ---- Loss ----
 
+    def _prepare_inputs(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor | Any]:
+        """As `Trainer._prepare_inputs`; labels of another type than the head's loss takes get that type."""
+        return self._with_labels_for_loss(super()._prepare_inputs(inputs))
+
+    def _with_labels_for_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self.compute_loss_func is not None or self._loss_behind is not None or batch.get("labels") is None:
+            return batch
+        return {**batch, "labels": as_loss_takes(batch["labels"], self._config().problem_type)}
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -284,7 +313,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         inputs = dict(inputs)
         planned = PLAN in inputs
         plan: Plan | None = inputs.pop(PLAN, None)
-        own_loss = planned or self._has_soft_labels(inputs.get("labels"))
+        self._loss_reached = self._loss_reached or planned
+        if plan is not None and not self._in_step:
+            raise step_error(self._overrider("training_step"))
+        own_loss = self._loss_behind is None and (planned or self._has_soft_labels(inputs.get("labels")))
         if not own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
         if plan is None and self._is_stock_step(inputs["labels"]):
@@ -320,7 +352,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         label_weight = None if plan is None else outputs.label_weight
         group_weight = num_items if planned else None
         objective = self._objective_for(labels, weighted=planned)
-        loss = weighted_mean(*objective(outputs.logits, labels, plan, label_weight), group_weight)
+        losses, weights = objective(outputs.logits, labels, plan, label_weight)
+        loss = weighted_mean(losses, weights, group_weight)
+        if planned and self._late_weights is not None:
+            self._late_weights.add(weights)
         if group_weight is None:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
@@ -369,17 +404,29 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
         """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
+        self._late_weights = None
         # Made in any case: it refuses options that do not go with the kind of the labels.
-        plan, objective = planned[0][PLAN], self._objective_for(planned[0]["labels"])
-        known = plan is None or (plan.probe is None and not isinstance(plan, SpanPlan))
-        if len(planned) == self.args.world_size == 1 and known and not self._has_gate():
-            # The loss sums up these weights itself. Two passes share one sum, and weights that the model finds count
-            # as those of the own labels.
+        objective = self._objective_for(planned[0]["labels"])
+        if len(planned) == self.args.world_size == 1 and not isinstance(planned[0][PLAN], SpanPlan):
+            # The loss sums up these weights itself. Two passes share one sum.
             return None
         total = torch.stack([objective.weights(batch["labels"], batch[PLAN]).sum() for batch in planned]).sum()
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.to(self.args.device)).sum()
+        if self._weights_come_late(objective):
+            self._late_weights = LateWeights(total.to(self.args.device))
+            self._mixup_log.start_group()
         return total
+
+    def _weights_come_late(self, objective: Objective) -> bool:
+        """Whether the weights of mixed rows are unknown before the model finds their label weights.
+
+        The same on all processes, whatever each of them draws: they sum up these weights together.
+        """
+        method = self._current_mixup().method
+        found_late = isinstance(method.ratio, AttentionProbe | Spans) or self._has_gate()
+        all_alike = objective.class_weights is None and self._labels_missing is False
+        return found_late and not all_alike and objective.problem_type != "regression"
 
     def _class_weights(self) -> Tensor | None:
         weights = self.args.parse_class_weights()
@@ -438,8 +485,17 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """As `Trainer.training_step`, but for methods that make several updates, or two passes, of a batch."""
-        for update in range(1, self._current_mixup().method.updates):
+        """As `Trainer.training_step`, but for methods that make several updates, or two passes, of a batch.
+
+        Raises:
+            ValueError: a subclass left out a part of the step that the method needs.
+        """
+        method = self._current_mixup().method
+        if PLAN not in inputs and method.site is not None:
+            raise plan_error(self._overrider("get_batch_samples"), method.name)
+        if method.label_weight == "learned" and self._label_gate is None:
+            raise gate_error(self._overrider("create_optimizer"))
+        for update in range(1, method.updates):
             self._one_pass_or_two(model, inputs, num_items_in_batch)
             grad_norm = self._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
             self._get_grad_norm(model, grad_norm=grad_norm)
@@ -456,27 +512,51 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def _one_pass_or_two(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
     ) -> Tensor:
-        plan = inputs.get(PLAN)
-        if isinstance(plan, SpanPlan):
-            loss = self._two_passes(model, inputs, plan, num_items_in_batch)
-        else:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+        two_passes = isinstance(inputs.get(PLAN), SpanPlan)
+        loss = (self._two_passes if two_passes else self._one_pass)(model, inputs, num_items_in_batch)
+        if self._late_weights is not None:
+            loss = self._divided_by_late_weights(model, loss)
         # A sum that meets a NaN or an infinity never becomes 0 again.
         self._non_finite = self._non_finite + 0 * loss
         return loss
 
-    def _two_passes(
-        self, model: nn.Module, inputs: dict[str, Any], plan: SpanPlan, num_items_in_batch: Tensor | int | None
-    ) -> Tensor:
+    def _divided_by_late_weights(self, model: nn.Module, loss: Tensor) -> Tensor:
+        """What this pass reports; after the last one of the step, with the correction of all its losses."""
+        late = self._late_weights
+        late.add_loss(loss)
+        if not self.accelerator.sync_gradients:
+            return loss
+        factor = late.factor(self.accelerator.gather)
+        scale_gradients(model, factor)
+        if self._label_gate is not None:
+            scale_gradients(self._label_gate, factor)
+        self._mixup_log.scale_group(factor)
+        return loss + (factor - 1) * late.losses
+
+    def _overrider(self, method: str) -> str:
+        return overrider(type(self), MixupTrainerMixin, method)
+
+    def _one_pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
+        self._in_step, self._loss_reached = True, False
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self._in_step = False
+        mixed = inputs.get(PLAN) is not None
+        if not self._loss_reached and (mixed or self.args.class_weights is not None):
+            raise loss_error(self._overrider("compute_loss"), mixed)
+        return loss
+
+    def _two_passes(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
         """Train the clean rows, read the saliency of their tokens off that backward pass, train the mixed rows."""
-        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        plan, ids, mask = inputs[PLAN], inputs["input_ids"], inputs.get("attention_mask")
         tap = torch.zeros(*ids.shape, self._config().hidden_size, device=ids.device, requires_grad=True)
         # The gradients of both passes are summed before processes exchange them, once.
         with self.accelerator.no_sync(model):
-            clean_loss = super().training_step(model, {**inputs, PLAN: plan.tapped(tap)}, num_items_in_batch)
+            clean_loss = self._one_pass(model, {**inputs, PLAN: plan.tapped(tap)}, num_items_in_batch)
         mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
-        return clean_loss + super().training_step(model, mixed_inputs, num_items_in_batch)
+        return clean_loss + self._one_pass(model, mixed_inputs, num_items_in_batch)
 
     # ---- Guard and log ----
 

@@ -22,6 +22,9 @@ from hf_mixup.mixing import (
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+# A class that does not count: its rows keep what label smoothing gives to the other classes.
+WITHOUT_FIRST = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+class_weights_or_none = st.sampled_from([None, CLASS_WEIGHTS, WITHOUT_FIRST])
 
 
 def pairs(partner, share):
@@ -64,13 +67,12 @@ def two_terms(logits, labels, partner, share, smoothing=0.0, class_weights=(1.0,
 
 
 @settings(deadline=None)
-@given(batches(), st.sampled_from([0.0, 0.1]), st.booleans())
-def test_two_terms_with_missing_labels_smoothing_and_class_weights(batch, smoothing, weighted):
+@given(batches(), st.sampled_from([0.0, 0.1]), class_weights_or_none)
+def test_two_terms_with_missing_labels_smoothing_and_class_weights(batch, smoothing, class_weights):
     logits, labels, partner, share = batch
-    class_weights = CLASS_WEIGHTS if weighted else None
     objective = Objective(SINGLE, class_weights, smoothing)
     loss = weighted_mean(*objective(logits, labels, pairs(partner, share)))
-    numbers = CLASS_WEIGHTS.tolist() if weighted else (1.0, 1.0, 1.0)
+    numbers = (1.0, 1.0, 1.0) if class_weights is None else class_weights.tolist()
     assert loss.item() == pytest.approx(two_terms(logits, labels, partner, share, smoothing, numbers), abs=1e-9)
     torch.testing.assert_close(
         objective.weights(labels, pairs(partner, share)).double(),
@@ -81,12 +83,12 @@ def test_two_terms_with_missing_labels_smoothing_and_class_weights(batch, smooth
 
 
 @settings(deadline=None)
-@given(batches(), st.sampled_from([0.0, 0.2]), st.booleans())
-def test_a_plain_batch_is_torchs_cross_entropy(batch, smoothing, weighted):
+@given(batches(), st.sampled_from([0.0, 0.2]), class_weights_or_none)
+def test_a_plain_batch_is_torchs_cross_entropy(batch, smoothing, class_weights):
     logits, labels, _, _ = batch
-    class_weights = CLASS_WEIGHTS if weighted else None
     loss = weighted_mean(*Objective(SINGLE, class_weights, smoothing)(logits, labels))
-    if (labels != -100).any():
+    counted = labels != -100 if class_weights is None else (labels != -100) & (class_weights[labels.clamp(min=0)] > 0)
+    if counted.any():
         expected = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=smoothing)(logits, labels)
         torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-12)
     else:
@@ -94,28 +96,51 @@ def test_a_plain_batch_is_torchs_cross_entropy(batch, smoothing, weighted):
 
 
 @settings(deadline=None)
-@given(batches(missing=False), st.sampled_from([0.0, 0.1]), st.booleans())
-def test_soft_labels_agree_with_hard_ones_and_with_the_mixed_soft_label(batch, smoothing, weighted):
+@given(batches(missing=False), st.sampled_from([0.0, 0.1]), class_weights_or_none)
+def test_soft_labels_agree_with_hard_ones_and_with_the_mixed_soft_label(batch, smoothing, class_weights):
     logits, labels, partner, share = batch
-    objective = Objective(SINGLE, CLASS_WEIGHTS if weighted else None, smoothing)
+    objective = Objective(SINGLE, class_weights, smoothing)
     one_hot = nn.functional.one_hot(labels, 3).double()
     hard, hard_weight = objective(logits, labels, pairs(partner, share))
     soft, soft_weight = objective(logits, one_hot, pairs(partner, share))
     torch.testing.assert_close(soft_weight, hard_weight)
-    if not smoothing or not weighted:
-        # torch smooths soft labels before it weighs them, hard ones after: the same without class weights.
-        torch.testing.assert_close(soft, hard)
-    if not weighted:
-        mixed = share[:, None] * one_hot + (1 - share[:, None]) * one_hot[partner]
-        expected = nn.functional.cross_entropy(logits, mixed, label_smoothing=smoothing, reduction="none")
-        torch.testing.assert_close(soft, expected)
+    torch.testing.assert_close(soft, hard)
+    mixed = share[:, None] * one_hot + (1 - share[:, None]) * one_hot[partner]
+    expected = nn.functional.cross_entropy(logits, mixed, class_weights, label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(soft, expected)
 
 
-def test_a_soft_row_without_label_does_not_count():
-    logits = torch.randn(3, 2)
-    labels = torch.tensor([[0.3, 0.7], [-100.0, -100.0], [1.0, 0.0]])
-    losses, weights = Objective(SINGLE, label_smoothing=0.1)(logits, labels)
-    assert weights.tolist() == [1.0, 0.0, 1.0] and losses[1] == 0
+def test_a_class_of_weight_0_keeps_its_smoothing_as_in_torch():
+    logits, labels, weights = torch.tensor([[1.0, 2.0, 0.0]] * 2), torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 1.0])
+    loss = weighted_mean(*Objective(SINGLE, weights, 0.1)(logits, labels))
+    # log p = (-1.40761, -0.40761, -2.40761). Both rows: 0.1 / 3 * (0.40761 + 2.40761); the second also 0.9 * 0.40761.
+    assert loss.item() == pytest.approx(2 * 0.1 / 3 * 2.81521 + 0.9 * 0.40761, abs=1e-5)
+    assert loss.item() == pytest.approx(0.5545, abs=1e-4)
+    # Rows of this class alone have no weight to be divided by.
+    assert weighted_mean(*Objective(SINGLE, weights, 0.1)(logits, torch.zeros(2).long())) == 0
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "options"),
+    [
+        (SINGLE, [2, -100], {}),
+        (SINGLE, [2, -100], {"label_smoothing": 0.1, "class_weights": torch.tensor([0.5, 2.0, 1.0])}),
+        (SINGLE, [[0.0, 0.25, 0.75], [-100.0] * 3], {"label_smoothing": 0.1}),
+        (MULTI, [[0.0, 1.0, 1.0], [-100.0] * 3], {}),
+        (MULTI, [[0.0, 1.0, 1.0], [1.0, -100.0, 0.0]], {}),
+    ],
+    ids=str,
+)
+def test_a_row_without_label_costs_nothing_whatever_its_logits(problem_type, labels, options, mixed):
+    # Infinite logits make every loss infinite that is only multiplied by 0.
+    logits = torch.tensor([[1.0, 2.0, 0.0], [math.inf, -math.inf, math.inf]], requires_grad=True)
+    # As its own partner the row has no label at all.
+    plan = pairs(torch.tensor([0, 1]), torch.tensor([0.75, 0.75])) if mixed else None
+    losses, weights = Objective(problem_type, **options)(logits, torch.tensor(labels), plan)
+    assert losses[1] == 0 and weights[1] == 0 and losses[0] > 0
+    total = weighted_mean(losses, weights)
+    assert total.item() == pytest.approx((losses[0] / weights[0]).item())
 
 
 def test_multi_label_is_binary_cross_entropy_in_two_terms():

@@ -159,3 +159,24 @@ def read_by_classifier(family: str, model: nn.Module, batch: dict[str, Tensor]) 
     model(**batch)
     handle.remove()
     return seen[0], layer
+
+
+def weighted_terms(
+    logits: Tensor,
+    labels: list[int],
+    partner: list[int],
+    share: list[float] | Tensor,
+    class_weights: tuple[float, ...],
+) -> tuple[Tensor, float]:
+    """The sum of the two terms of all rows, each times the weight of its class, and the sum of these weights.
+
+    A term whose label is -100 is left out of both.
+    """
+    loss, weight = torch.zeros(()), 0.0
+    for i, j in enumerate(partner):
+        log_probabilities = torch.log_softmax(logits[i], dim=0)
+        for label, part in ((labels[i], share[i]), (labels[j], 1 - share[i])):
+            if label != -100:
+                loss = loss - part * class_weights[label] * log_probabilities[label]
+                weight += float(part) * class_weights[label]
+    return loss, weight

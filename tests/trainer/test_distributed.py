@@ -37,9 +37,9 @@ RUNS = {
     "uneven": {**STRONG, "rows": 13, "mixup_prob": 0.8},
     "nonlinear": {**SOME, "mixup_method": "nonlinear", "mixup_label_weight": "learned"},
     "batchmixup": {**SOME, "mixup_method": "batchmixup"},
-    "attentionmix": {"mixup_method": "attentionmix", "mixup_attention_head": "0"},
+    "attentionmix": {**SGD, "mixup_method": "attentionmix", "mixup_attention_head": "0", "class_weights": "0.5,4,1"},
     "straight": CHECKPOINTS,
-    "ssmix": {"mixup_method": "ssmix", "gradient_accumulation_steps": 2},
+    "ssmix": {"mixup_method": "ssmix", "class_weights": "0.5,4,1", "gradient_accumulation_steps": 2},
 }
 # Four steps an epoch; resumed in the middle of the second.
 for order in ("random", "group_by_length"):
@@ -78,6 +78,7 @@ def test_two_processes(tmp_path):
         for name in ("random", "group_by_length"):
             assert second[f"{name} resumed"]["weights"] == second[name]["weights"], name
         assert second["resumed"]["weights"] == second["straight"]["weights"]
+    they_divide_by_the_weights_of_all_their_rows(first["attentionmix"], second["attentionmix"])
     they_share_the_pairs_of_one_order(first["group_by_length"], second["group_by_length"])
     a_last_batch_of_one_row_stays_plain_beside_one_that_mixes(first["short mixed"], second["short mixed"])
     for name in ("nonlinear", "batchmixup"):
@@ -131,6 +132,26 @@ def they_draw_their_own_plans_and_share_one_loss(first, second):
     for result in (first, second):
         assert logged(result)[0] == pytest.approx(np.mean(losses), abs=1e-5)
         assert logged(result, "mixup_lambda")[0] == pytest.approx(np.mean(shares), abs=1e-6)
+
+
+def they_divide_by_the_weights_of_all_their_rows(first, second):
+    """Also where only the model finds the label weights, and with them how much each row counts."""
+    model = tiny_model("bert", dropout=0.0)
+    mixup = Mixup(METHODS["attentionmix"].with_options(attention_head=0), num_layers=3, num_heads=4)
+    sums = []
+    for rank, result in enumerate((first, second)):
+        (batch,) = result["first"]
+        ids, labels = torch.tensor(batch["input_ids"]), torch.tensor(batch["labels"])
+        plan = mixup.plan({}, labels, StepKey(seed=42, rank=rank))
+        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), mixup=plan)
+        partner, share = plan.partner.tolist(), outputs.label_weight.tolist()
+        sums.append(reference.weighted_terms(outputs.logits, labels.tolist(), partner, share, (0.5, 4.0, 1.0)))
+    loss, weight = (sum(parts) for parts in zip(*sums, strict=True))
+    (loss / weight).backward()
+    norm = sum(parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None).sqrt()
+    for result in (first, second):
+        assert logged(result)[0] == pytest.approx((loss / weight).item(), abs=1e-5)
+        assert logged(result, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-4)
 
 
 def a_last_batch_of_one_row_stays_plain_beside_one_that_mixes(first, second):

@@ -1,0 +1,66 @@
+"""What a subclass may override of the trainer, and the sentences for what would leave out a part of mixing."""
+
+from __future__ import annotations
+
+from transformers import Trainer
+
+_BOTH_LABELS = "give your loss as compute_loss_func, which is called for the own and for the partners' labels"
+
+
+def overrider(trainer_class: type, mixin: type, method: str) -> str:
+    """The name of the class whose method replaces the mixin's; that of the trainer if no class replaces it."""
+    before = trainer_class.__mro__[: trainer_class.__mro__.index(mixin)]
+    return next((each.__name__ for each in before if method in vars(each)), trainer_class.__name__)
+
+
+def loss_behind(trainer_class: type, mixin: type) -> str | None:
+    """The name of the class after the mixin that has a `compute_loss` of its own; None if that is `Trainer`'s."""
+    after = trainer_class.__mro__[trainer_class.__mro__.index(mixin) + 1 :]
+    owner = next(each for each in after if "compute_loss" in vars(each))
+    return None if owner is Trainer else owner.__name__
+
+
+def loss_behind_error(owner: str, method: str) -> ValueError:
+    """A class after the mixin has a loss of its own, and a method mixes."""
+    return ValueError(
+        f"{owner}.compute_loss would not get the batches that mixup_method={method!r} mixes: {_BOTH_LABELS}, or "
+        "choose mixup_method='none'."
+    )
+
+
+def loss_error(owner: str, mixed: bool) -> ValueError:
+    """An override of `compute_loss` did not pass a batch on that has another loss than a plain one."""
+    call_super = "call super().compute_loss(model, inputs, return_outputs, num_items_in_batch) in it"
+    if mixed:
+        return ValueError(
+            f"{owner}.compute_loss leaves out the partners' labels of a mixed batch: {_BOTH_LABELS}, {call_super}, or "
+            "choose mixup_method='none'."
+        )
+    return ValueError(
+        f"{owner}.compute_loss leaves out the class_weights: {call_super}, or leave class_weights out and weigh the "
+        "classes there."
+    )
+
+
+def step_error(owner: str) -> ValueError:
+    """An override of `training_step` does the step of a mixed batch by itself."""
+    return ValueError(
+        f"{owner}.training_step computes the loss of a mixed batch by itself: call "
+        "super().training_step(model, inputs, num_items_in_batch) in it, or choose mixup_method='none'."
+    )
+
+
+def plan_error(owner: str, method: str) -> ValueError:
+    """An override of `get_batch_samples`, or a loop of the user's own, gives batches without plans."""
+    return ValueError(
+        f"The batch has no plan for mixup_method={method!r}: {owner}.get_batch_samples, or what else makes the "
+        "batches, must take them from super().get_batch_samples(epoch_iterator, num_batches, device)."
+    )
+
+
+def gate_error(owner: str) -> ValueError:
+    """An override of `create_optimizer` leaves out the gate of a learned label weight."""
+    return ValueError(
+        "mixup_label_weight='learned' trains a gate beside the model, and the optimizer does not know it: call "
+        f"super().create_optimizer() in {owner}.create_optimizer, or choose another mixup_label_weight."
+    )

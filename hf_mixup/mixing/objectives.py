@@ -320,13 +320,12 @@ def _check_single_labels(labels: Tensor, num_labels: int) -> None:
     if soft:
         missing = (labels == IGNORE_INDEX).any(dim=-1)
         right = missing | ((labels >= 0).all(dim=-1) & ((labels.sum(dim=-1) - 1).abs() < SOFT_LABEL_TOLERANCE))
-        allowed = (
-            f"give numbers from 0 on that sum to 1, or set problem_type={MULTI_LABEL!r} for several classes a row"
-        )
+        allowed = "give numbers from 0 on that sum to 1"
     else:
         right = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < num_labels))
         allowed = f"give class ids from 0 to {num_labels - 1}"
-    _check_rows(labels, right, f"{allowed}, or {IGNORE_INDEX} for a row without label")
+    several = f"; for several classes a row set problem_type={MULTI_LABEL!r}" if soft else ""
+    _check_rows(labels, right, f"{allowed}, or {IGNORE_INDEX} for a row without label{several}")
 
 
 def _check_multi_labels(labels: Tensor, num_labels: int) -> None:

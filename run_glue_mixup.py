@@ -575,15 +575,15 @@ def hub_options(model_args: ModelArguments) -> dict[str, str | bool | None]:
 
 def in_order_of_model(labels: Labels, config: PreTrainedConfig) -> Labels:
     """Give the labels the order that an already trained model has them in, so that its classifier goes on to fit."""
-    untrained = config.label2id == PreTrainedConfig(num_labels=labels.num_labels).label2id
+    untrained = config.id2label == PreTrainedConfig(num_labels=labels.num_labels).id2label
     if labels.kind == "regression" or untrained:
         return labels
-    if not labels.agrees_with(config.label2id):
+    if not labels.agrees_with(config.id2label):
         logger.warning(
-            f"The model was trained with the labels {listed(config.label2id)}, the data have {listed(labels.names)}: "
-            "the names in the model are replaced."
+            f"The model was trained with the labels {listed(config.id2label.values())}, the data have "
+            f"{listed(labels.names)}: the names in the model are replaced."
         )
-    return labels.ordered_as(config.label2id)
+    return labels.ordered_as(config.id2label)
 
 
 def load_tokenizer_and_model(

@@ -5,6 +5,9 @@ import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
+# A value of the user's data is recognized by its beginning; an exception that is quoted may say more.
+_VALUE, _QUOTE = 100, 400
+
 
 class UsageError(ValueError):
     """A mistake in flags, files, labels or folders that the user can mend.
@@ -40,22 +43,47 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[matches[0]] if matches else None
 
 
+def cut(text: str, length: int = _VALUE) -> str:
+    """Return a text for a message: its beginning and its length, if it has more than `length` characters.
+
+    Example:
+        >>> cut("abcdefghij", length=3)
+        'abc... (10 characters)'
+    """
+    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
+
+
+def quoted(value: object) -> str:
+    """Return a value of the user's data as Python writes it, cut if it is long.
+
+    Example:
+        >>> quoted("refund ")
+        "'refund '"
+    """
+    return cut(repr(value))
+
+
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Return the names joined by commas, at most `limit` of them, followed by how many more there are.
+
+    Long names are cut.
 
     Example:
         >>> listed(["a", "b", "c"], limit=2)
         'a, b and 1 more'
     """
-    shown = [str(name) for name in names]
+    shown = [cut(str(name)) for name in names]
     text = ", ".join(shown[:limit])
     return text if len(shown) <= limit else f"{text} and {len(shown) - limit} more"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an exception's text without its closing stop, to be quoted in a sentence."""
+    """Return the first non-empty line of an exception's text without its closing stop, to be quoted in a sentence.
+
+    A long one is cut.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+    return cut(lines[0].rstrip(". "), _QUOTE) if lines else type(error).__name__
 
 
 def as_one_line(error: BaseException) -> str:

@@ -11,14 +11,14 @@ import ast
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import ClassLabel
 from transformers import PreTrainedConfig
 
-from hf_mixup.errors import UsageError, listed
+from hf_mixup.errors import UsageError, cut, listed, quoted
 from hf_mixup.glue.loading import Split, parse_float, require_column
 from hf_mixup.glue.tasks import Task
 
@@ -47,8 +47,8 @@ class Labels:
         names: the classes in the order of the model's outputs; empty for regression.
         data_names: the classes in the order of the integer ids in the data (see `ids`).
         columns: the label columns, one for each class for `soft`, else one.
-        ids: whether integers in the data may be ids of `data_names` (a GLUE task, a Hub data set with named classes,
-            a trained model) and not only names of classes themselves.
+        ids: whether a column of integers may hold ids of `data_names` (a GLUE task, a Hub data set with named classes,
+            a trained model) and not only names of classes themselves. See `encode`.
         origin: where the classes come from, for messages.
     """
 
@@ -69,23 +69,27 @@ class Labels:
         """The name transformers has for this kind."""
         return _PROBLEM_TYPES[self.kind]
 
-    def ordered_as(self, label2id: dict[str, int]) -> Labels:
+    def ordered_as(self, id2label: dict[int, str]) -> Labels:
         """Return the same labels in the order that a trained model gives its outputs, if the names agree.
 
-        Upper and lower case count as the same. Labels of other names, and scores, are returned unchanged.
+        Upper and lower case count as the same where no two names differ by it alone. Labels of other names, and
+        scores, are returned unchanged.
         """
-        if self.kind == "regression" or not self.agrees_with(label2id):
+        position = None if self.kind == "regression" else _paired(self.names, model_names(id2label))
+        if position is None:
             return self
-        position = {str(name).lower(): int(index) for name, index in label2id.items()}
-        return replace(self, names=tuple(sorted(self.names, key=lambda name: position[name.lower()])))
+        return replace(self, names=tuple(sorted(self.names, key=position.__getitem__)))
 
-    def agrees_with(self, label2id: dict[str, int]) -> bool:
+    def agrees_with(self, id2label: dict[int, str]) -> bool:
         """Whether a model's labels have the same names, but perhaps another order."""
-        theirs = sorted(str(name).lower() for name in label2id)
-        return theirs == sorted(name.lower() for name in self.names) and len(set(theirs)) == len(theirs)
+        return _paired(self.names, model_names(id2label)) is not None
 
     def encode(self, split: Split) -> list[Any]:
         """Turn the labels of a split into what the model trains on.
+
+        A column that the Hub describes as `ClassLabel` holds ids of its own class names, and these are looked up among
+        the classes, whatever they look like. Any other column of classes is read in one way as a whole: as names, if
+        all of its values are names; else as ids, if `ids` allows it, all values are ids and no name is a number.
 
         Returns:
             one entry per row: a class id (`single`), a float (`regression`), a list of 0.0 and 1.0, one for each class
@@ -101,10 +105,15 @@ class Labels:
         values = label_values(split, self.columns[0])
         if self.kind == "regression":
             return [self._score(value, split, row) for row, value in enumerate(values)]
-        ids = {name: index for index, name in enumerate(self.names)}
+        rows = self._classes(values if self.kind == "multi" else split.values(self.columns[0]), split)
+        described = class_feature(split, self.columns[0])
+        positions = self._own_ids(rows, described, split) if described else self._read_ids(rows, split)
         if self.kind == "single":
-            return [ids[self._class_name(value, split, row)] for row, value in enumerate(values)]
-        return [self._indicator(value, ids, split, row) for row, value in enumerate(values)]
+            return [own[0] for own in positions]
+        return [
+            self._indicator(own, classes, split, row)
+            for row, (own, classes) in enumerate(zip(positions, rows, strict=True))
+        ]
 
     def decode(self, prediction: Any) -> str:
         """Write one prediction as the file of predictions has it: a class, a score, or a JSON list of classes."""
@@ -115,44 +124,110 @@ class Labels:
             return json.dumps(chosen, ensure_ascii=False)
         return self.names[int(prediction)]
 
-    def _class_name(self, value: Any, split: Split, row: int) -> str:
-        if isinstance(value, (list, dict)):
-            raise UsageError(
-                f"{split.row_name(row)}: the label {value!r} should be one class like those of {self.origin}"
-            )
-        name = str(value)
-        if name in self.names:
-            return name
-        if _INTEGER.fullmatch(name.strip()) and not isinstance(value, float):
-            number = int(name)
-            if str(number) in self.names:
-                return str(number)
-            if self.ids and 0 <= number < len(self.data_names):
-                return self.data_names[number]
+    def _classes(self, values: list[Any], split: Split) -> list[list[Any]]:
+        """The classes of each row as they stand in the data: one for `single`, any number for `multi`."""
+        rows = []
+        for row, value in enumerate(values):
+            if self.kind == "single" and isinstance(value, (list, tuple, dict)):
+                raise UsageError(
+                    f"{split.row_name(row)}: the label {quoted(value)} should be one class like those of {self.origin}"
+                )
+            if self.kind == "multi" and not isinstance(value, (list, tuple)):
+                raise UsageError(
+                    f"{split.row_name(row)}: the label {quoted(value)} should be a list of classes like the others"
+                )
+            if self.kind == "multi" and None in value:
+                raise UsageError(f"{split.row_name(row)}: the list of labels holds an empty entry; drop it")
+            rows.append([value] if self.kind == "single" else list(value))
+        return rows
+
+    def _own_ids(self, rows: list[list[int]], described: ClassLabel, split: Split) -> list[list[int]]:
+        """Look up ids of a split's own class names."""
+        position = {name: index for index, name in enumerate(self.names)}
+        position |= _paired(described.names, self.names) or {}
+        if not set(described.names) & set(position) and self._has_no_names and len(described.names) == self.num_labels:
+            position = {name: index for index, name in enumerate(described.names)}
+        for row, number in _flat(rows):
             if number == -1:
                 raise UsageError(f"{split.row_name(row)}: {_UNLABELLED}")
-        elif _is_fraction(value):
-            raise UsageError(
-                f"{split.row_name(row)}: the label {value} is a fraction where a class is needed, one of "
-                f"{listed(self.data_names)}; write classes as whole numbers or names"
-            )
-        raise UsageError(
-            f"{split.row_name(row)}: the label {name!r} is not one of {self.origin}, which are "
-            f"{listed(self.data_names)}; correct it or drop the row"
+            if not 0 <= number < len(described.names):
+                raise UsageError(
+                    f"{split.row_name(row)}: the label {number} is not an id of the {len(described.names)} classes of "
+                    f"{split.source}, which are {listed(described.names)}; correct it or drop the row"
+                )
+            if described.names[number] not in position:
+                raise UsageError(
+                    f"{split.row_name(row)}: the class {quoted(described.names[number])} is not one of {self.origin}, "
+                    f"which are {listed(self.data_names)}; give the data those names, with "
+                    "data.cast_column(column, ClassLabel(names=[...])), or drop the row"
+                )
+        return [[position[described.names[number]] for number in own] for own in rows]
+
+    def _read_ids(self, rows: list[list[Any]], split: Split) -> list[list[int]]:
+        """Look up classes that stand in the data as names, or as ids of `data_names`."""
+        words = {str(entry) for _, entry in _flat(rows)}
+        found = _positions(self.names, words)
+        if len(found) < len(words):
+            ids = self._ids_of(words)
+            odd = {word for word in words if word not in found and word not in ids}
+            for row, entry in _flat(rows):
+                if str(entry) in odd:
+                    raise UsageError(f"{split.row_name(row)}: {self._wrong_class(entry)}")
+            if len(ids) < len(words):
+                name, number = (
+                    next((row, entry) for row, entry in _flat(rows) if str(entry) not in other)
+                    for other in (ids, found)
+                )
+                raise UsageError(
+                    f"{split.row_name(number[0])}: the label {quoted(number[1])} is an id, and the label "
+                    f"{quoted(name[1])} of row {split.rows[name[0]]} is a name; write all of them as names or all as "
+                    "ids"
+                )
+            found = ids
+        return [[found[str(entry)] for entry in own] for own in rows]
+
+    def _ids_of(self, words: Iterable[str]) -> dict[str, int]:
+        """Those of the words that may be ids, with the position of their class; none where a class is a number."""
+        if not self.ids or self._has_numbers:
+            return {}
+        position = {name: index for index, name in enumerate(self.names)}
+        order = [position[name] for name in self.data_names]
+        numbers = {word: int(word) for word in words if _INTEGER.fullmatch(word.strip())}
+        return {word: order[number] for word, number in numbers.items() if 0 <= number < len(order)}
+
+    @property
+    def _has_numbers(self) -> bool:
+        return any(parse_float(name) is not None for name in self.names)
+
+    @property
+    def _has_no_names(self) -> bool:
+        """Whether these are the names that transformers gives to classes without names."""
+        return self.names == tuple(f"LABEL_{index}" for index in range(len(self.names)))
+
+    def _wrong_class(self, entry: Any) -> str:
+        word = str(entry)
+        if word.strip() == "-1":
+            return _UNLABELLED
+        number = parse_float(word)
+        if number is not None and math.isfinite(number) and not _INTEGER.fullmatch(word.strip()):
+            what = f"the label {cut(word)} is a fraction where a class is needed, one of {listed(self.data_names)}"
+            if number.is_integer():
+                # So pandas writes whole numbers where a cell of their column is empty.
+                what = what.replace("is a fraction", "has a decimal point")
+            return f"{what}; write classes as whole numbers or names"
+        numbers = " (which are numbers, so that a number in the data is a name and not an id)"
+        return (
+            f"the label {quoted(word)} is not one of {self.origin}, which are {listed(self.data_names)}"
+            f"{numbers if self.ids and self._has_numbers else ''}; correct it or drop the row"
         )
 
-    def _indicator(self, value: Any, ids: dict[str, int], split: Split, row: int) -> list[float]:
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{split.row_name(row)}: the label {value!r} should be a list of classes like the others")
-        hits = [0.0] * len(ids)
-        for entry in value:
-            if entry is None:
-                raise UsageError(f"{split.row_name(row)}: the list of labels holds an empty entry; drop it")
-            position = ids[self._class_name(entry, split, row)]
+    def _indicator(self, positions: list[int], classes: list[Any], split: Split, row: int) -> list[float]:
+        hits = [0.0] * self.num_labels
+        for position, entry in zip(positions, classes, strict=True):
             if hits[position]:
                 raise UsageError(
-                    f"{split.row_name(row)}: the list of labels has {entry!r} twice; it should name the classes of "
-                    "the row, not have a 0 or 1 for each class"
+                    f"{split.row_name(row)}: the list of labels has {quoted(entry)} twice; it should name the classes "
+                    "of the row, not have a 0 or 1 for each class"
                 )
             hits[position] = 1.0
         return hits
@@ -160,9 +235,13 @@ class Labels:
     def _score(self, value: Any, split: Split, row: int) -> float:
         score = parse_float(value) if isinstance(value, str) else value
         if isinstance(score, bool) or not isinstance(score, (int, float)):
-            raise UsageError(f"{split.row_name(row)}: the label {value!r} should be a number, this is a regression")
+            raise UsageError(
+                f"{split.row_name(row)}: the label {quoted(value)} should be a number, this is a regression"
+            )
         if not math.isfinite(score):
-            raise UsageError(f"{split.row_name(row)}: the label {value} is not a finite number; drop the row")
+            raise UsageError(
+                f"{split.row_name(row)}: the label {cut(str(value))} is not a finite number; drop the row"
+            )
         # The one GLUE task with scores has them from 0 to 5, and marks the rows of its test set with -1.
         if self.ids and score == -1:
             raise UsageError(f"{split.row_name(row)}: {_UNLABELLED}")
@@ -196,13 +275,28 @@ def infer_labels(train: Split, label_columns: tuple[str, ...], task: Task | None
         return task_labels(task, label_columns)
     if len(label_columns) > 1:
         return Labels("soft", label_columns, label_columns, label_columns, False, "the label columns")
-    feature = train.feature(label_columns[0])
-    inner = getattr(feature, "feature", None)
-    for kind, described in (("single", feature), ("multi", inner)):
+    described = class_feature(train, label_columns[0])
+    if described is None:
+        return _labels_from_values(train, label_columns)
+    kind = "single" if isinstance(train.feature(label_columns[0]), ClassLabel) else "multi"
+    names = tuple(described.names)
+    if len(names) < 2:
+        raise UsageError(f"{train.source} has only one class, {listed(names)}; a classifier needs at least two")
+    return Labels(kind, names, names, label_columns, True, f"the classes of {train.source}")
+
+
+def class_feature(split: Split, column: str) -> ClassLabel | None:
+    """Return the class names that the Hub has for a column of ids, or of lists of ids; None for any other column."""
+    feature = split.feature(column)
+    for described in (feature, getattr(feature, "feature", None)):
         if isinstance(described, ClassLabel):
-            names = tuple(described.names)
-            return Labels(kind, names, names, label_columns, True, f"the classes of {train.source}")
-    return _labels_from_values(train, label_columns)
+            return described
+    return None
+
+
+def model_names(id2label: dict[int, str]) -> tuple[str, ...]:
+    """Return the labels of a model in the order of its outputs."""
+    return tuple(str(id2label[index]) for index in sorted(id2label))
 
 
 def task_labels(task: Task, label_columns: tuple[str, ...]) -> Labels:
@@ -226,7 +320,13 @@ def labels_of_model(config: PreTrainedConfig, label_columns: tuple[str, ...], ta
         )
     if task is not None:
         return task_labels(task, label_columns)
-    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    names = model_names(config.id2label)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"the model has two labels of the name {quoted(twice)}; give them different names in id2label of its "
+            "config.json"
+        )
     origin = "the labels of the model"
     if config.problem_type == "multi_label_classification":
         return Labels("multi", names, names, label_columns, True, origin)
@@ -278,7 +378,7 @@ def label_values(split: Split, column: str) -> list[Any]:
 
 def _typed(cells: list[str], split: Split) -> list[Any]:
     if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
-        return [_json_list(cell, split, row) for row, cell in enumerate(cells)]
+        return [_list_of(cell, split, row) for row, cell in enumerate(cells)]
     if all(_INTEGER.fullmatch(cell.strip()) for cell in cells):
         return [int(cell) for cell in cells]
     words = [row for row, cell in enumerate(cells) if cell.strip().lower() in _MISSING_WORDS]
@@ -287,19 +387,19 @@ def _typed(cells: list[str], split: Split) -> list[Any]:
         return cells
     if words:
         raise UsageError(
-            f"{split.row_name(words[0])}: the label {cells[words[0]]!r} is not a number, but the others are; "
+            f"{split.row_name(words[0])}: the label {quoted(cells[words[0]])} is not a number, but the others are; "
             "drop the row"
         )
     return others
 
 
-def _json_list(cell: str, split: Split, row: int) -> list[Any]:
+def _list_of(cell: str, split: Split, row: int) -> list[Any]:
     try:
         # Python's own way to write a list, which is what pandas leaves in a CSV file, covers JSON's for these lists.
         return ast.literal_eval(cell)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise UsageError(
-            f'{split.row_name(row)}: the label {cell} should be a list such as ["red", "round"] or [0, 2]'
+            f'{split.row_name(row)}: the label {cut(cell)} should be a list such as ["red", "round"] or [0, 2]'
         ) from error
 
 
@@ -307,19 +407,54 @@ def _sorted_names(values: Sequence[Any], split: Split) -> tuple[str, ...]:
     """Return the different classes, numbers in the order of numbers and names in the order of the alphabet."""
     for value in values:
         if not isinstance(value, (str, int)):
-            raise UsageError(f"{split.source} has the label {value!r}, which should be a name or a whole number")
-    unique = set(values)
-    if all(isinstance(value, int) for value in unique):
-        return tuple(str(value) for value in sorted(unique))
-    if not all(isinstance(value, str) for value in unique):
-        raise UsageError(f"{split.source} has both names and numbers as labels; write them all in one way")
-    return tuple(sorted(unique))
+            raise UsageError(f"{split.source} has the label {quoted(value)}, which should be a name or a whole number")
+    # True equals 1 in Python, but not in a file.
+    kinds = {type(value) for value in values}
+    if len(kinds) > 1:
+        words = [word for kind, word in ((str, "names"), (int, "numbers"), (bool, "true or false")) if kind in kinds]
+        raise UsageError(f"{split.source} has both {' and '.join(words)} as labels; write them all in one way")
+    return tuple(str(value) for value in sorted(set(values)))
+
+
+def _flat(rows: list[list[Any]]) -> Iterable[tuple[int, Any]]:
+    """All classes, each with the position of its row."""
+    return ((row, entry) for row, own in enumerate(rows) for entry in own)
+
+
+def _positions(names: Sequence[str], words: Iterable[str]) -> dict[str, int]:
+    """Find words among the names of classes: as they are written, else as the same whole number.
+
+    Returns:
+        the position of the name for each word that is found.
+    """
+    exact = {name: index for index, name in enumerate(names)}
+    same: dict[int, list[int]] = {}
+    for index, name in enumerate(names):
+        if _INTEGER.fullmatch(name.strip()):
+            same.setdefault(int(name), []).append(index)
+    found = {}
+    for word in words:
+        alike = same.get(int(word), []) if _INTEGER.fullmatch(word.strip()) else []
+        if word in exact:
+            found[word] = exact[word]
+        elif len(alike) == 1:
+            found[word] = alike[0]
+    return found
+
+
+def _paired(names: Sequence[str], others: Sequence[str]) -> dict[str, int] | None:
+    """Find each of the names among as many others, in upper or lower case, and return where it stands there.
+
+    Returns:
+        a different position for each name, or None if the two do not have the same names. Names that differ by case
+        alone are told apart.
+    """
+    for spelled in (str, str.casefold):
+        position = {spelled(other): index for index, other in enumerate(others)}
+        if len(position) == len(others) and sorted(position) == sorted(map(spelled, names)):
+            return {name: position[spelled(name)] for name in names}
+    return None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_fraction(value: Any) -> bool:
-    number = parse_float(value) if isinstance(value, str) else value
-    return isinstance(number, float) and math.isfinite(number)

@@ -116,7 +116,9 @@ class DataTrainingArguments:
     """Which data to train, evaluate and predict on, and how to turn them into tokens."""
 
     task_name: str | None = field(default=None, metadata={"help": "A GLUE task: " + ", ".join(TASKS) + "."})
-    dataset_name: str | None = field(default=None, metadata={"help": "The name of a data set of the Hub."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A data set of the Hub, or a folder of data files or of save_to_disk."}
+    )
     dataset_config_name: str | None = field(
         default=None, metadata={"help": "The configuration of the data set of the Hub."}
     )

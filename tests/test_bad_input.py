@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -132,6 +133,23 @@ MISTAKES = {
         {},
         "could not be loaded from the Hub",
     ),
+    "a folder with a broken file": (
+        ["--do_train", "--dataset_name", "{data}"],
+        {"data/train.csv": "sentence,label\na,1\nb,2,3\n"},
+        "data could not be loaded: Error tokenizing data. C error: Expected 2 fields in line 3, saw 3; correct",
+    ),
+    "a folder that is not there": (["--do_train", "--dataset_name", "./nowhere"], {}, "nowhere does not exist"),
+    "a file as a data set": (
+        ["--do_train", "--dataset_name", "{train.csv}"],
+        {},
+        "is a file; give a CSV or JSON file",
+    ),
+    "a JSON file column by column": (
+        ["--do_train", "--train_file", "{train.json}"],
+        {"train.json": json.dumps({name: {str(i): f"{name} {i}" for i in range(9000)} for name in ("text", "label")})},
+        'df.to_json(path, orient="records", lines=True)',
+    ),
+    "a label of many characters": (EVAL, {"other.csv": columns([("a", "x" * 5000)])}, "xxx... (5,002 characters)"),
     "data set and file": ([*TRAIN, "--dataset_name", "no/data"], {}, "exclude each other"),
     "settings that are no file": ([*TRAIN, "--config", "nowhere.yaml"], {}, "nowhere.yaml cannot be read"),
     "settings with another ending": ([*TRAIN, "--config", "{c.toml}"], {"c.toml": "a = 1"}, "should end in .yaml"),
@@ -251,6 +269,7 @@ def mistake_of(tmp_path, tiny_bert_folder):
     def prepare(mistake):
         words, files, sentence = MISTAKES[mistake]
         for name, content in {"train.csv": columns(GOOD), **files}.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             if isinstance(content, tuple):
                 write_csv(tmp_path / name, *content)
             else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value, load_dataset
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
@@ -338,6 +339,53 @@ def test_a_data_set_of_the_hub_without_a_validation_split(run, monkeypatch):
         run(*named)
     with pytest.raises(UsageError, match="--do_predict needs a test split"):
         run(*named, "--validation_split", "0.2", "--do_predict")
+
+
+WORDS = ["awful", "weak", "okay", "good", "superb"]
+
+
+def test_a_saved_data_set_whose_classes_are_called_1_to_5(run, tmp_path, caplog):
+    """Its ids 0 to 4 were once read as names: 8 rows of the class 1, and none of the class 5."""
+    data = Dataset.from_dict({"text": WORDS * 4, "label": ["1", "2", "3", "4", "5"] * 4}).class_encode_column("label")
+    data.save_to_disk(tmp_path / "stars")
+    saved = ["--dataset_name", tmp_path / "stars", "--log_level", "info"]
+    results = run(*saved, "--do_train", "--do_eval", "--validation_split", "0.25", "--learning_rate", "0.1")
+    assert (results["train_samples"], results["eval_samples"]) == (15, 5)
+    counts = re.findall(r"Label (\d): (\d+) ", caplog.text)
+    assert sorted(counts) == sorted([(name, rows) for name in "12345" for rows in "31"])
+    assert AutoConfig.from_pretrained(tmp_path / "out").id2label == dict(enumerate("12345"))
+    # Evaluated on a file of names, the model has what plain transformers gives for it.
+    rows = list(zip(WORDS, "12345", strict=True))
+    file = write_csv(tmp_path / "names.csv", ("text", "label"), rows)
+    named = run("--validation_file", file, "--do_eval", model=tmp_path / "out", out=tmp_path / "named")
+    best = logits_of(tmp_path / "out", rows, 0).argmax(dim=1)
+    assert named["eval_accuracy"] == pytest.approx((best == torch.arange(5)).float().mean().item())
+    # On a file of ids two classes fell together.
+    file = write_csv(tmp_path / "ids.csv", ("text", "label"), [(word, number) for number, word in enumerate(WORDS)])
+    with pytest.raises(UsageError, match="ids.csv, row 1: the label '0' is not one of the labels of the model"):
+        run("--validation_file", file, "--do_eval", model=tmp_path / "out", out=tmp_path / "ids")
+
+
+def test_splits_of_other_class_names_are_matched_by_name(run, tmp_path):
+    texts = [text for text, _ in labelled_sentences([0], 12)]
+
+    def split(names, ids):
+        features = Features({"text": Value("string"), "label": Sequence(ClassLabel(names=names))})
+        return Dataset.from_dict({"text": texts, "label": ids}, features)
+
+    both = {"train": split(["1", "2", "3"], [[1, 2], [0], []] * 4), "test": split(["1", "2", "3"], [[]] * 12)}
+    names = {"train": [[1, 2], [0], []] * 4, "validation": [[1, 0], [2], []] * 4}
+    for order, name in ((["1", "2", "3"], "straight"), (["3", "2", "1"], "turned")):
+        ids = names["train"] if name == "straight" else names["validation"]
+        DatasetDict({**both, "validation": split(order, ids)}).save_to_disk(tmp_path / name)
+    steps = ["--do_train", "--do_eval", "--do_predict"]
+    straight, turned = (
+        run("--dataset_name", tmp_path / name, *steps, out=tmp_path / f"out {name}") for name in ("straight", "turned")
+    )
+    assert turned["eval_loss"] == straight["eval_loss"]
+    words = [json.loads(line) for line in predictions(tmp_path / "out turned" / "predict_results_None.txt")]
+    hits = logits_of(tmp_path / "out turned", [(text,) for text in texts], 0) > 0
+    assert words == [[name for name, hit in zip("123", row, strict=True) if hit] for row in hits.tolist()]
 
 
 # ---- Steps ------------------------------------------------------------------------------------------------------

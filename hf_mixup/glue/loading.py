@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetInfo, load_dataset
+from datasets import Dataset, DatasetDict, DatasetInfo, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 from sklearn.model_selection import train_test_split
 
-from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted
 from hf_mixup.glue.tasks import Task
 
 _ENDINGS = (".csv", ".json", ".jsonl")
 _GLUE_DATASET = "nyu-mll/glue"
+_SAVED_TO_DISK = ("dataset_dict.json", "state.json")
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,20 @@ class Split:
         return Dataset.from_dict(checked, info=DatasetInfo(builder_name=self.kind), split=split_name)
 
     def _checked_texts(self, column: str) -> list[str]:
+        if not _may_hold_texts(self, column):
+            raise UsageError(
+                f"{self.source} has {cut(str(self.feature(column)))} in column {quoted(column)}, which is no text; "
+                "name the columns that hold texts with --text_column_names"
+            )
         texts = self.values(column)
         for position, text in enumerate(texts):
             if text is None or (self.kind != "hub" and isinstance(text, str) and not text.strip()):
                 raise UsageError(
-                    f"{self.row_name(position)} has no text in column {column!r}; fill it in or drop the row"
+                    f"{self.row_name(position)} has no text in column {quoted(column)}; fill it in or drop the row"
                 )
             if not isinstance(text, str):
                 raise UsageError(
-                    f"{self.row_name(position)} has {text!r} in column {column!r}, which is no text; "
+                    f"{self.row_name(position)} has {quoted(text)} in column {quoted(column)}, which is no text; "
                     "name the columns that hold texts with --text_column_names"
                 )
         return texts
@@ -106,11 +114,12 @@ def require_column(split: Split, column: str, role: str, flag: str) -> None:
         return
     if len(split.columns) == 1:
         raise UsageError(
-            f"{split.source} has only the column {split.columns[0]!r}; a text column and a label column are needed"
+            f"{split.source} has only the column {quoted(split.columns[0])}; a text column and a label column are "
+            "needed"
         )
     guess = nearest(column, split.columns)
     hint = f"; did you mean {flag} {guess}?" if guess else f"; name yours with {flag}"
-    raise UsageError(f"{split.source} has no {role} {column!r}, its columns are {listed(split.columns)}{hint}")
+    raise UsageError(f"{split.source} has no {role} {quoted(column)}, its columns are {listed(split.columns)}{hint}")
 
 
 # ---- Local files ------------------------------------------------------------------------------------------------
@@ -153,7 +162,9 @@ def load_local_split(path: str) -> Split:
     size = len(next(iter(data.values()), []))
     if size == 0:
         raise UsageError(f"{path} has no rows; it should have rows with a text and a label")
-    return Split(data, Path(path).name, kind, range(1, size + 1))
+    split = Split(data, Path(path).name, kind, range(1, size + 1))
+    _check_rows(split)
+    return split
 
 
 def _read_csv(path: str) -> dict[str, list[str | None]]:
@@ -165,7 +176,7 @@ def _read_csv(path: str) -> dict[str, list[str | None]]:
     except pd.errors.EmptyDataError as error:
         raise UsageError(f"{path} is empty; it should have a header and rows with a text and a label") from error
     except pd.errors.ParserError as error:
-        raise UsageError(f"{path} is not a valid CSV file: {as_one_line(error).rpartition('error: ')[2]}") from error
+        raise UsageError(f"{path} is not a valid CSV file: {_quoted_parser_error(error)}") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise UsageError(f"{path} has rows with more cells than its header; quote the texts that hold commas")
     # A column without a name has the one that pandas gives it.
@@ -174,14 +185,18 @@ def _read_csv(path: str) -> dict[str, list[str | None]]:
     return {str(name): [cell if isinstance(cell, str) else None for cell in frame[name]] for name in frame}
 
 
+def _quoted_parser_error(error: pd.errors.ParserError) -> str:
+    return cut(as_one_line(error).rpartition("error: ")[2], 400)
+
+
 def _check_header(names: list[str], path: str) -> None:
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"{path} has the column {twice!r} twice; rename or drop one of them")
+        raise UsageError(f"{path} has the column {quoted(twice)} twice; rename or drop one of them")
     for mark, kind in ((";", "semicolon"), ("\t", "tab")):
         if len(names) == 1 and mark in names[0]:
             raise UsageError(
-                f"{path} has only the column {names[0]!r}: it looks {kind}-separated; this script reads commas"
+                f"{path} has only the column {quoted(names[0])}: it looks {kind}-separated; this script reads commas"
             )
 
 
@@ -217,6 +232,8 @@ def _read_json_lines(text: str, path: str) -> list[Any]:
             try:
                 rows.append(json.loads(line))
             except (json.JSONDecodeError, RecursionError) as error:
+                if number == 1 and _is_one_object(text):
+                    raise UsageError(_one_object_sentence(path)) from error
                 raise UsageError(
                     f"{path}, line {number} is not valid JSON ({getattr(error, 'msg', error)}); "
                     "the file should hold one object per line, or one list of objects"
@@ -224,26 +241,90 @@ def _read_json_lines(text: str, path: str) -> list[Any]:
     return rows
 
 
+def _is_one_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+
+
+def _one_object_sentence(source: str) -> str:
+    return (
+        f"{source} holds all rows in one object, column by column or under one key; write one object per line, with "
+        'pandas by df.to_json(path, orient="records", lines=True)'
+    )
+
+
+def _check_rows(split: Split) -> None:
+    """Check that a split is not one object that holds all rows, as `df.to_json(path)` writes them.
+
+    Raises:
+        UsageError: if it is.
+    """
+    if len(split) == 1 and all(isinstance(split.values(column)[0], (dict, list)) for column in split.columns):
+        raise UsageError(_one_object_sentence(split.source))
+
+
 # ---- Data sets of the Hub ---------------------------------------------------------------------------------------
 
 
 def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, token: str | None) -> dict[str, Split]:
-    """Load all splits of a data set of the Hub.
+    """Load all splits of a data set of the Hub, or of a folder of data files or of `save_to_disk`.
 
     Raises:
-        UsageError: if it does not exist, cannot be reached, or has no such configuration.
+        UsageError: if it does not exist, cannot be reached, is broken, has no such configuration, or an empty split.
     """
-    try:
-        loaded = load_dataset(name, config_name, cache_dir=cache_dir, token=token)
-    except (OSError, ValueError, RuntimeError) as error:
-        what = f"{name} ({config_name})" if config_name else name
+    if Path(name).is_file():
+        raise UsageError(f"--dataset_name {name} is a file; give a CSV or JSON file with --train_file, or a folder")
+    if not Path(name).exists() and (Path(name).is_absolute() or name.startswith((".", "~"))):
+        raise UsageError(f"the folder {name} does not exist; check --dataset_name")
+    what = f"{name} ({config_name})" if config_name else name
+    saved = any((Path(name) / file).is_file() for file in _SAVED_TO_DISK)
+    if saved and config_name:
         raise UsageError(
-            f"the data set {what} could not be loaded from the Hub: {first_line(error)}; "
-            "without a network give local files with --train_file and --validation_file"
-        ) from error
-    return {
-        split: Split(data, f"{name}, split {split}", "hub", range(1, len(data) + 1)) for split, data in loaded.items()
-    }
+            f"--dataset_name {name} is a folder of save_to_disk, which has no configurations; leave "
+            f"--dataset_config_name {config_name} out"
+        )
+    try:
+        # In memory, as local files are: else what is computed from the rows would be written into that folder.
+        loaded = (
+            load_from_disk(name, keep_in_memory=True)
+            if saved
+            else load_dataset(name, config_name, cache_dir=cache_dir, token=token)
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Beside its own exceptions there are those of every reader of files: pandas, pyarrow, zipfile, PyYAML, ...
+        raise UsageError(f"the data set {what} could not be loaded{_reason(error, Path(name).exists())}") from error
+    if isinstance(loaded, Dataset):
+        # One that was cut out of a data set knows which split it was.
+        loaded = DatasetDict({str(loaded.split) if loaded.split in _SPLITS else "train": loaded})
+    splits = {}
+    for split, data in loaded.items():
+        splits[split] = Split(data.with_format(None), f"{name}, split {split}", "hub", range(1, len(data) + 1))
+        if not len(data):
+            raise UsageError(
+                f"{splits[split].source} has no rows; give it rows, or leave the split out of the data set"
+            )
+        _check_rows(splits[split])
+    return splits
+
+
+def _reason(error: BaseException, is_local: bool) -> str:
+    """Why a data set could not be loaded, and what helps."""
+    # The one says no more than that it happened, and what the reader of the files said is its cause.
+    shown = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    said = as_one_line(shown).removeprefix("An error occurred while generating the dataset ").rstrip(".! ")
+    text = cut(said, 400) or type(shown).__name__
+    if isinstance(error, IndexError):
+        # This is how load_from_disk fails for a split that was saved without rows.
+        text = "one of its splits has no rows"
+    if "Config name is missing" in text or "BuilderConfig" in text:
+        return f": {text}; give its configuration with --dataset_config_name"
+    if is_local:
+        return f": {text}; correct the files in that folder"
+    return f" from the Hub: {text}; without a network give local files with --train_file and --validation_file"
 
 
 def load_glue_splits(task: Task, cache_dir: str | None, token: str | None) -> dict[str, Split]:
@@ -272,7 +353,9 @@ def choose_text_columns(
             )
         for column in requested:
             if column in label_columns:
-                raise UsageError(f"column {column!r} is named both by --text_column_names and --label_column_name")
+                raise UsageError(
+                    f"column {quoted(column)} is named both by --text_column_names and --label_column_name"
+                )
             require_column(split, column, "text column", "--text_column_names")
         return requested
     if task is not None:
@@ -282,7 +365,7 @@ def choose_text_columns(
     others = [name for name in split.columns if name not in label_columns]
     if "sentence1" in others and "sentence2" in others:
         return ("sentence1", "sentence2")
-    texts = [name for name in others if _looks_like_text(split.values(name))]
+    texts = text_columns(split, others)
     if not texts:
         raise UsageError(
             f"{split.source} has no text column beside the label, its columns are {listed(split.columns)}; "
@@ -291,9 +374,19 @@ def choose_text_columns(
     return tuple(texts[:2])
 
 
+def text_columns(split: Split, columns: Iterable[str]) -> list[str]:
+    """Return those of the columns that hold texts, and not lists or (running) numbers, also written as text."""
+    return [name for name in columns if _may_hold_texts(split, name) and _looks_like_text(split.values(name))]
+
+
+def _may_hold_texts(split: Split, column: str) -> bool:
+    """Whether the values of a column may be texts; images and the like are not even decoded."""
+    feature = split.feature(column)
+    return feature is None or not hasattr(feature, "decode_example") or type(feature).__name__ == "Json"
+
+
 def _looks_like_text(values: Iterable[Any]) -> bool:
-    """Whether a column holds texts, and not lists or (running) numbers, also where these are written as text."""
-    texts = [value for value in values if isinstance(value, str)]
+    texts = (value for value in values if isinstance(value, str))
     return any(text.strip() and parse_float(text) is None for text in texts)
 
 

@@ -3,8 +3,9 @@
 import json
 from collections import Counter
 
+import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, NamedSplit, Value
 
 from hf_mixup.errors import UsageError
 from hf_mixup.glue import loading
@@ -96,6 +97,10 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ("a.csv", b"label,sentence, label\n1,a,2\n", "has the column 'label' twice"),
         ("a.csv", b"sentence;label\na, b;1\nc;2\n", "it looks semicolon-separated; this script reads commas"),
         ("a.csv", b"sentence\tlabel\na\t1\n", "it looks tab-separated"),
+        ("a.json", b'{"data": [{"text": "a"}]}', "holds all rows in one object"),
+        ("a.json", b'{"text": ["a", "b"], "label": [0, 1]}', "holds all rows in one object"),
+        ("a.json", b'{\n"text": {"0": "a"},\n"label": {"0": 1}\n}', "holds all rows in one object"),
+        ("a.json", b'{\n"text": "a",\n"label": 1\n', "line 1 is not valid JSON"),
     ],
 )
 def test_broken_files_are_one_sentence(tmp_path, name, content, sentence):
@@ -105,6 +110,40 @@ def test_broken_files_are_one_sentence(tmp_path, name, content, sentence):
         loading.load_local_split(str(path))
     assert sentence in str(caught.value) and name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "table"])
+def test_a_json_file_that_pandas_wrote_column_by_column(tmp_path, orient):
+    path = tmp_path / "a.json"
+    frame = pd.DataFrame({"text": [f"a text {number}" for number in range(9000)], "label": [0, 1] * 4500})
+    frame.to_json(path, orient=orient)
+    with pytest.raises(
+        UsageError, match=r"a.json holds all rows .* df.to_json\(path, orient=.records., lines=True\)"
+    ) as caught:
+        loading.load_local_split(str(path))
+    assert len(str(caught.value)) < 300
+    frame.to_json(path, orient="records", lines=True)
+    assert loading.load_local_split(str(path)).data == frame.to_dict("list")
+
+
+def test_one_row_with_a_list_is_a_row(tmp_path):
+    path = write_json_lines(tmp_path / "a.jsonl", [{"text": "a", "label": ["x"], "more": {"y": 1}}])
+    assert len(loading.load_local_split(path)) == 1
+
+
+def test_long_values_of_a_file_are_cut(tmp_path):
+    long = "x" * 5000
+    (tmp_path / "a.csv").write_text(f"{long};b\n1;2\n")
+    (tmp_path / "b.csv").write_text(f"{long},{long}\n1,2\n")
+    for name in ("a.csv", "b.csv"):
+        with pytest.raises(UsageError, match=r"xxx\.\.\. \(5,00[0-9] characters\)") as caught:
+            loading.load_local_split(str(tmp_path / name))
+        assert len(str(caught.value)) < 400
+    split = split_of(**{long: [[long]], "b": [1]})
+    for columns in (("b", "c"), (long,)):
+        with pytest.raises(UsageError, match=r"\(5,0[0-9]+ characters\)") as caught:
+            split.texts(columns, "train")
+        assert len(str(caught.value)) < 500
 
 
 def test_files_are_checked_by_name_first(tmp_path):
@@ -244,6 +283,132 @@ def test_a_validation_split_of_few_rows_or_without_classes_is_a_plain_draw():
 def test_validation_shares_that_cannot_be(share, sentence):
     with pytest.raises(UsageError, match=sentence):
         held_out(share=share)
+
+
+TWO_CONFIGURATIONS = b"""---
+configs:
+- {config_name: a, data_files: a.csv}
+- {config_name: b, data_files: b.csv}
+---
+"""
+# Names and contents of a folder's files, and what the sentence has.
+BROKEN_FOLDERS = {
+    "a CSV file with a row too long": (
+        {"train.csv": b"text,label\na,1\nb,2,3\n"},
+        "Expected 2 fields in line 3, saw 3",
+    ),
+    "no UTF-8": ({"train.csv": b"text,label\n\xff,1\n"}, "can't decode byte 0xff"),
+    "an empty file": ({"train.csv": b""}, "No columns to parse from file"),
+    "a header alone": ({"train.csv": b"text,label\n"}, "no data"),
+    "an empty split": ({"train.csv": b"text\na\n", "test.csv": b"text\n"}, "no data"),
+    "broken JSON": ({"train.jsonl": b'{"text": "a"}\nword\n'}, "JSON parse error"),
+    "a JSON file column by column": (
+        {"train.json": b'{"text": {"0": "a"}, "label": {"0": 1}}'},
+        "holds all rows in one",
+    ),
+    "broken Parquet": ({"train.parquet": b"nothing"}, "Parquet"),
+    "a broken archive": ({"train.zip": b"PK nothing"}, "not a zip file"),
+    "a broken compressed file": ({"train.csv.gz": b"nothing"}, "Not a gzipped file"),
+    "other columns": ({"train-1.csv": b"text,label\na,1\n", "train-2.csv": b"text,more\na,b\n"}, "more"),
+    "a script": ({"DATA.py": b"import datasets\n"}, "scripts are no longer supported"),
+    "no files": ({}, "doesn't contain any data files"),
+    "other files": ({"train.xyz": b"a"}, "No (supported) data files"),
+    "a broken head of the README": ({"README.md": b"---\nconfigs:\n- [\n---\n", "train.csv": b"text\na\n"}, "parsing"),
+    "several configurations": (
+        {
+            "README.md": TWO_CONFIGURATIONS,
+            "a.csv": b"text\na\n",
+            "b.csv": b"text\na\n",
+        },
+        "['a', 'b']",
+    ),
+    "a broken state": ({"state.json": b"{", "dataset_info.json": b"{}"}, "Expecting property name"),
+    "no rows on disk": (
+        {"dataset_dict.json": b'{"splits": ["train"]}', "train/state.json": b"{}", "train/dataset_info.json": b"{}"},
+        "DATA could not be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_FOLDERS)
+def test_a_broken_folder_is_one_sentence(tmp_path, fault):
+    files, sentence = BROKEN_FOLDERS[fault]
+    folder = tmp_path / "DATA"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        loading.load_hub_splits(str(folder), None, str(tmp_path / "cache"), None)
+    assert sentence in str(caught.value) and str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    assert ("--dataset_config_name" in str(caught.value)) == (fault == "several configurations")
+
+
+def rows_to_save():
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["2", "0", "1"])})
+    return Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 2]}, features)
+
+
+def test_folders_of_save_to_disk(tmp_path):
+    rows, alone, pair = rows_to_save(), tmp_path / "alone", tmp_path / "pair"
+    rows.with_format("numpy").save_to_disk(alone)
+    DatasetDict({"train": rows, "test": rows.select([2])}).save_to_disk(pair)
+    before = sorted(tmp_path.rglob("*"))
+    for folder, sizes in ((alone, {"train": 3}), (pair, {"train": 3, "test": 1})):
+        splits = loading.load_hub_splits(str(folder), None, None, None)
+        assert {name: len(split) for name, split in splits.items()} == sizes
+        assert splits["train"].values("label") == [0, 1, 2] and type(splits["train"].values("label")[0]) is int
+        assert splits["train"].feature("label").names == ["2", "0", "1"]
+        texts = splits["train"].texts(("text",), "train").map(lambda row: {"size": [len(row["text"])]})
+        assert texts["size"][:] == [[1], [1], [1]]
+    # Nothing is written beside the data.
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UsageError, match="no configurations; leave --dataset_config_name small out"):
+        loading.load_hub_splits(str(pair), "small", None, None)
+
+
+def test_one_saved_split_keeps_its_name(tmp_path):
+    rows = rows_to_save()
+    Dataset(rows.data, split=NamedSplit("validation")).save_to_disk(tmp_path / "data")
+    assert list(loading.load_hub_splits(str(tmp_path / "data"), None, None, None)) == ["validation"]
+
+
+def test_a_split_without_rows_is_refused(tmp_path, monkeypatch):
+    data = DatasetDict({"train": rows_to_save(), "validation": rows_to_save().select([])})
+    data.save_to_disk(tmp_path / "data")
+    with pytest.raises(UsageError, match="data.* has no rows"):
+        loading.load_hub_splits(str(tmp_path / "data"), None, None, None)
+    monkeypatch.setattr(loading, "load_dataset", lambda *args, **options: data)
+    with pytest.raises(UsageError, match="me/data, split validation has no rows; give it rows"):
+        loading.load_hub_splits("me/data", None, None, None)
+
+
+def test_a_data_set_that_is_a_file_or_nowhere(tmp_path):
+    file = write_csv(tmp_path / "a.csv", ("text", "label"), [("a", 1)])
+    with pytest.raises(UsageError, match="a.csv is a file; give a CSV or JSON file with --train_file"):
+        loading.load_hub_splits(file, None, None, None)
+    with pytest.raises(UsageError, match="nowhere does not exist; check --dataset_name"):
+        loading.load_hub_splits(str(tmp_path / "nowhere"), None, None, None)
+
+
+def test_images_are_not_texts_and_are_not_even_read():
+    broken = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+    data = Dataset.from_dict({"image": [{"path": None, "bytes": b"no image"}] * 2, "label": [0, 1]}, broken)
+    split = Split(data, "hub", "hub", [1, 2])
+    with pytest.raises(UsageError, match="no text column beside the label, its columns are image, label"):
+        loading.choose_text_columns(split, ("label",), None, None)
+    with pytest.raises(UsageError, match="has Image.* in column 'image', which is no text"):
+        split.texts(("image",), "train")
+
+
+def test_structs_are_neither_texts_nor_labels():
+    data = Dataset.from_dict({"text": [{"a": "x"}, {"a": "y"}], "label": [0, 1]})
+    split = Split(data, "hub", "hub", [1, 2])
+    with pytest.raises(UsageError, match="no text column beside the label"):
+        loading.choose_text_columns(split, ("label",), None, None)
+    with pytest.raises(UsageError, match="row 1 has {'a': 'x'} in column 'text', which is no text"):
+        split.texts(("text",), "train")
 
 
 def test_a_hub_data_set_without_a_network_is_one_sentence():

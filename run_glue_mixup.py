@@ -43,7 +43,7 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
-from hf_mixup.errors import UsageError, as_one_line, first_line, listed
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed
 from hf_mixup.glue.arguments import parse_arguments, split_names
 from hf_mixup.glue.faults import fault_sentence
 from hf_mixup.glue.folders import (
@@ -66,6 +66,7 @@ from hf_mixup.glue.loading import (
 from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
 from hf_mixup.glue.options import check_best_metric, check_label_options, check_model_options, check_ranges
 from hf_mixup.glue.tasks import TASKS, get_task
+from hf_mixup.glue.traps import class_name_traps, missing_class_traps, text_column_traps, whole_score_traps
 from hf_mixup.hub import without_token
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
 from hf_mixup.trainer import (
@@ -285,6 +286,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     encoded_labels = {name: labels.encode(splits[name]) for name in (*train_names, *eval_names)}
     texts = {name: splits[name].head(limit).texts(text_columns, name) for name, limit in limits.items()}
     logger.info(f"Texts are read from {listed(text_columns)}, labels ({labels.kind}) from {listed(labels.columns)}.")
+    if training_args.should_log:
+        for warning in find_traps(splits, labels, encoded_labels, limits, text_columns, data_args):
+            logger.warning(warning)
 
     config = config or load_config(model_args, labels.num_labels)
     check_model_options(config, training_args)
@@ -703,7 +707,36 @@ def log_class_distribution(encoded_labels: list, labels: Labels, split: str) -> 
     if labels.kind == "single":
         logger.info(f"Class distribution in {split} set:")
         for label, count in Counter(encoded_labels).items():
-            logger.info(f"  Label {labels.names[label]}: {count} ({count / len(encoded_labels):.2%})")
+            logger.info(f"  Label {cut(labels.names[label])}: {count} ({count / len(encoded_labels):.2%})")
+
+
+def find_traps(
+    splits: dict[str, Split],
+    labels: Labels,
+    encoded_labels: dict[str, list],
+    limits: dict[str, int | None],
+    text_columns: tuple[str, ...],
+    data_args: DataTrainingArguments,
+) -> list[str]:
+    """Return a warning for each thing that is allowed, but is likely a mistake in the data or the flags."""
+    warnings = []
+    if data_args.task_name is None and data_args.text_columns is None:
+        warnings += text_column_traps(splits[next(iter(limits))], labels.columns, text_columns)
+    if "train" in encoded_labels and data_args.task_name is None:
+        warnings += class_name_traps(labels.names)
+        if labels.kind == "regression":
+            warnings += whole_score_traps(splits["train"], labels.columns[0])
+    for name, encoded in encoded_labels.items():
+        is_train, limit, cause = name == "train", limits[name], ""
+        if limit is not None and limit < len(encoded):
+            flag = f"--max_{'train' if is_train else 'eval'}_samples {limit}"
+            cause = f"{flag} takes the first rows, so shuffle the data or leave it out"
+        elif is_train and data_args.validation_split is not None:
+            cause = f"--validation_split {data_args.validation_split:g} took the others for validation"
+        whole = None if is_train else encoded
+        rows = "training" if is_train else name
+        warnings += missing_class_traps(labels, encoded[:limit], whole, rows, cause)
+    return warnings
 
 
 def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:

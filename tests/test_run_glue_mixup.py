@@ -388,6 +388,52 @@ def test_splits_of_other_class_names_are_matched_by_name(run, tmp_path):
     assert words == [[name for name, hit in zip("123", row, strict=True) if hit] for row in hits.tolist()]
 
 
+def warnings_in(caplog):
+    """What the script itself warned of, without its first line about devices."""
+    records = [record for record in caplog.records if record.name == "run_glue_mixup"]
+    return [record.getMessage() for record in records if record.levelname == "WARNING"][1:]
+
+
+def test_traps_in_a_file_are_warned_of_once(run, tmp_path, caplog):
+    labels = ["TRUE"] * 6 + ["refund"] * 6 + ["refund "] * 6 + ["true"] * 6
+    rows = [(f"u-{i}", f"2021-03-{i + 1:02}", f"a text, number {i}", label) for i, label in enumerate(labels)]
+    file = write_csv(tmp_path / "data.csv", ("user", "day", "text", "label"), rows)
+    files = ["--train_file", file, "--validation_file", file, "--do_train", "--do_eval", "--log_level", "info"]
+    run(*files, "--max_train_samples", "9", "--max_eval_samples", "6")
+    columns, classes, train, validation = warnings_in(caplog)
+    assert (
+        "user and day: user looks like single words or ids, day looks like dates or numbers, text is left" in columns
+    )
+    assert "'TRUE' and 'true', 'refund' and 'refund '" in classes
+    assert (
+        "The 9 rows for training have only 2 of 4 classes, and none of refund , true; --max_train_samples 9" in train
+    )
+    assert "The 6 rows for validation have only 1 of 4 classes, and none of refund, refund , true" in validation
+    caplog.clear()
+    rows = [(rows[i][2], ["yes", "no"][i % 2]) for i in range(24)]
+    file = write_csv(tmp_path / "good.csv", ("text", "label"), rows)
+    files = ["--train_file", file, "--do_train", "--do_eval", "--validation_split", "0.2", "--log_level", "info"]
+    run(*files, "--max_train_samples", "9", "--max_eval_samples", "4", out=tmp_path / "good")
+    assert warnings_in(caplog) == []
+
+
+def test_other_processes_do_not_repeat_the_warnings(run, tmp_path, caplog, monkeypatch):
+    file = write_csv(tmp_path / "data.csv", ("sentence", "label"), labelled_sentences(["a", "A"]))
+    monkeypatch.setattr(run_glue_mixup.MixupTrainingArguments, "should_log", False)
+    run("--train_file", file, "--do_train", "--log_level_replica", "info")
+    assert "some differ only in" not in caplog.text
+
+
+def test_scores_that_may_be_classes_are_warned_of(run, tmp_path, caplog):
+    file = write_csv(tmp_path / "data.csv", ("sentence", "label"), labelled_sentences(["1.0", "2.0"]))
+    run("--train_file", file, "--do_train", "--log_level", "info")
+    assert "whole numbers with a decimal point, 1.0, 2.0, and are learned as scores (regression)" in caplog.text
+    caplog.clear()
+    texts = ["--task_name", "stsb", "--text_column_names", "sentence"]
+    run("--train_file", file, "--do_train", *texts, "--log_level", "info", out=tmp_path / "task")
+    assert "with a decimal point" not in caplog.text
+
+
 # ---- Steps ------------------------------------------------------------------------------------------------------
 
 

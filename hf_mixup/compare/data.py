@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.labels import Labels, infer_labels
 from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split, split_off_validation
 from hf_mixup.glue.tasks import get_task
+from hf_mixup.glue.traps import class_name_traps, text_column_traps, whole_score_traps
+
+logger = logging.getLogger(__name__)
 
 _TRIES = 1000
 _LEAST_ROWS, _LEAST_OF_A_CLASS = 20, 5
@@ -160,15 +164,23 @@ def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
 def check_task(task: Task, sizes: Sequence[str], noise: Sequence[float]) -> None:
     """Check that the columns and labels of a task's files fit, and the sizes and the noise of the grid with them.
 
+    What is allowed but likely a mistake is a warning in the log.
+
     Raises:
         UsageError: if not.
     """
     try:
-        labels, _, _ = _load(task)
+        labels, text_columns, splits = _load(task)
     except UsageError as error:
-        # Its columns are named in the grid, where they are no flags.
-        text = re.sub(r"--(text_column_names|label_column_name)", r"\1", str(error))
-        raise UsageError(f"the task {task.name}: {text}") from error
+        raise UsageError(_about(task, str(error))) from error
+    warnings = class_name_traps(labels.names)
+    if task.task_name is None:
+        if task.text_column_names is None:
+            warnings += text_column_traps(splits["train"], labels.columns, text_columns)
+        if labels.kind == "regression":
+            warnings += whole_score_traps(splits["train"], labels.columns[0])
+    for warning in warnings:
+        logger.warning(_about(task, warning))
     if labels.kind == "regression":
         shots = next((size for size in sizes if size.endswith("-shot")), None)
         if shots or any(noise):
@@ -177,6 +189,12 @@ def check_task(task: Task, sizes: Sequence[str], noise: Sequence[float]) -> None
     for size in sizes:
         # Stratified parts of other seeds have the same sizes, or nearly so.
         load_cell_data(task, Cell(task.name, "", size, max(noise), "", seed=1))
+
+
+def _about(task: Task, sentence: str) -> str:
+    # Its columns are named in the grid, where they are no flags.
+    text = re.sub(r"--(text_column_names|label_column_name)", r"\1", sentence)
+    return f"the task {task.name}: {text}"
 
 
 def stratified_order(classes: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_mixup.compare.data import flip_labels, load_cell_data, stratified_order
+from hf_mixup.compare.data import check_task, flip_labels, load_cell_data, stratified_order
 from hf_mixup.compare.grid import Cell, make_grid
 from hf_mixup.errors import UsageError
 from tests.data_files import write_csv
@@ -137,3 +137,30 @@ def test_true_labels_from_a_file(task_folder, tiny_bert_folder, tmp_path):
 def test_too_few_rows_for_the_classes_are_refused(grid):
     with pytest.raises(UsageError, match="its 4 classes need a row each"):
         load_cell_data(grid.tasks["colours"], replace(CELL, size="5%"))
+
+
+def test_traps_in_the_files_of_a_task_are_warned_of(grid, tiny_bert_folder, tmp_path, caplog):
+    check_task(grid.tasks["colours"], ["all"], [0.0])
+    assert caplog.messages == []
+    rows = [(f"u-{i}", f"a text, number {i}", ["yes", "Yes", "no"][i % 3]) for i in range(30)]
+    file = write_csv(tmp_path / "data.csv", ("user", "text", "label"), rows)
+    entry = {"name": "mine", "train_file": file, "test_file": file}
+    base = {"methods": "none", "models": f"tiny={tiny_bert_folder}"}
+    check_task(make_grid({**base, "tasks": [entry]}).tasks["mine"], ["all"], [0.0])
+    classes, columns = caplog.messages
+    assert classes.startswith("the task mine: Of the 3 classes some differ") and "'Yes' and 'yes'" in classes
+    assert "user looks like single words or ids; name the one or two columns that you mean with text_column" in columns
+    caplog.clear()
+    check_task(make_grid({**base, "tasks": [{**entry, "text_column_names": "text"}]}).tasks["mine"], ["all"], [0.0])
+    assert caplog.messages == [classes]
+
+
+def test_a_test_file_of_other_numbers_than_the_train_file_is_refused(tiny_bert_folder, tmp_path):
+    texts = [f"text {number}" for number in range(12)]
+    files = {
+        name: write_csv(tmp_path / f"{name}.csv", ("text", "label"), zip(texts, labels, strict=True))
+        for name, labels in (("train_file", [1, 2, 3] * 4), ("test_file", [0, 1, 2] * 4))
+    }
+    base = {"methods": "none", "models": f"tiny={tiny_bert_folder}"}
+    with pytest.raises(UsageError, match="test_file.csv, row 1: the label '0' is not one of the labels of train_file"):
+        load_cell_data(make_grid({**base, "tasks": [{"name": "n", **files}]}).tasks["n"], replace(CELL, task="n"))

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from hf_mixup.demo.run import MINILM, model_path
-from hf_mixup.errors import UsageError, first_line, listed, nearest
+from hf_mixup.errors import UsageError, cut, first_line, listed, nearest
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file
 from hf_mixup.methods import METHODS
@@ -306,7 +306,7 @@ def _check_names(given: Iterable[Any], known: Sequence[str], what: str) -> None:
         if name not in known:
             guess = nearest(str(name), known)
             hint = f"; did you mean {guess}?" if guess else f"; choose from {listed(known)}"
-            raise UsageError(f"{what} has the unknown key {name}{hint}")
+            raise UsageError(f"{what} has the unknown key {cut(str(name))}{hint}")
 
 
 def _check_printable(name: str, what: str) -> None:
@@ -347,7 +347,7 @@ def _make_task(entry: Any) -> Task:
         check_file(path, f"{split}_file of the task {name}:")
     share = entry.get("validation_split", Task.validation_split)
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise UsageError(f"validation_split of the task {name} should be above 0 and below 1, got {share}")
+        raise UsageError(f"validation_split of the task {name} should be above 0 and below 1, got {cut(str(share))}")
     options = _checked_options(entry.get("options") or {}, f"options of the task {name}")
     columns = {
         key: ",".join(map(str, _as_list(entry[key])))
@@ -374,15 +374,17 @@ def _make_methods(entries: Iterable[Any]) -> dict[str, dict[str, str]]:
     methods: dict[str, dict[str, str]] = {}
     for entry in entries:
         if not isinstance(entry, str):
-            raise UsageError(f"a method should be words such as amplify:alpha=1 or much=amplify:alpha=1, got {entry}")
+            raise UsageError(
+                f"a method should be words such as amplify:alpha=1 or much=amplify:alpha=1, got {cut(str(entry))}"
+            )
         name, words = method_name(entry)
         options = _method_options(words)
         if name != words:
             if name in METHODS:
-                raise UsageError(f"{entry} has the name of a method; call it otherwise, such as mine={words}")
+                raise UsageError(f"{cut(entry)} has the name of a method; call it otherwise, such as mine={words}")
             if not name or len(name) > _LONGEST_NAME:
                 raise UsageError(
-                    f"{entry} should have a name of 1 to {_LONGEST_NAME} characters, such as mine={words}"
+                    f"{cut(entry)} should have a name of 1 to {_LONGEST_NAME} characters, such as mine={cut(words)}"
                 )
             _check_printable(name, "method")
         if methods.get(name, options) != options:
@@ -423,7 +425,9 @@ def _method_options(words: str) -> dict[str, str]:
 
 def _checked_options(options: Any, what: str) -> dict[str, Any]:
     if not isinstance(options, Mapping):
-        raise UsageError(f"{what} should be a mapping of flags to values, such as num_train_epochs: 3, got {options}")
+        raise UsageError(
+            f"{what} should be a mapping of flags to values, such as num_train_epochs: 3, got {cut(str(options))}"
+        )
     for name in options:
         if name in _SET_BY_GRID:
             raise UsageError(f"{what} has {name}, which is set for each run; leave it out")
@@ -431,7 +435,7 @@ def _checked_options(options: Any, what: str) -> dict[str, Any]:
             option = str(name).removeprefix("mixup_")
             raise UsageError(
                 f"{what} has {name}, which none does not take; write it to a method, such as amplify:{option}="
-                f"{options[name]}"
+                f"{cut(str(options[name]))}"
             )
     _check_names(options, sorted(_FLAGS - _SET_BY_GRID), what)
     return dict(options)

@@ -25,7 +25,7 @@ import torch
 
 from hf_mixup.compare.grid import Cell, Task, method_words
 from hf_mixup.compare.run import run_cell, where_it_ran
-from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.errors import UsageError, as_one_line, cut
 
 _PATIENCE = 30
 
@@ -101,7 +101,7 @@ def perform(job: Job) -> dict[str, Any]:
 def _named(error: Exception, job: Job) -> str:
     """The error in one line, without the folders that were made for the run and without where the model lies."""
     text = f"{type(error).__name__}: {as_one_line(error)}".replace(job.model, job.cell.model)
-    return re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp[^/\s]+/", "", text)
+    return cut(re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp[^/\s]+/", "", text), 1000)
 
 
 def run_locally(waiting: deque[Job], at_once: int, log: Path) -> Iterator[Event]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
@@ -54,7 +54,8 @@ class _Parser(HfArgumentParser):
     """A parser whose complaints are one sentence and not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        # A value may be long, the list of what is allowed too.
+        raise UsageError(cut(message, 1000))
 
     def flags(self) -> list[str]:
         """All flags with their dashes."""
@@ -124,7 +125,7 @@ def _config_to_argv(path: str, parser: _Parser) -> list[str]:
             hint = f"; did you mean {guess}?" if guess else ""
             if isinstance(value, dict):
                 hint = "; keys are flat, such as mixup_alpha"
-            raise UsageError(f"{path} has the key {key}, which is no flag of this script{hint}")
+            raise UsageError(f"{path} has the key {cut(str(key))}, which is no flag of this script{hint}")
         if value is not None:
             argv += _flag_tokens(key, value, action)
     return argv
@@ -165,5 +166,7 @@ def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
         return None
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) != len(names):
-        raise UsageError(f"{flag} {text!r} should be different column names with commas between them: {listed(names)}")
+        raise UsageError(
+            f"{flag} {quoted(text)} should be different column names with commas between them: {listed(names)}"
+        )
     return names

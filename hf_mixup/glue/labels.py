@@ -28,7 +28,8 @@ _PROBLEM_TYPES = {
     "multi": "multi_label_classification",
     "soft": "single_label_classification",
 }
-_INTEGER = re.compile(r"[+-]?\d+")
+# Python reads no whole number of more than 4300 digits.
+_INTEGER = re.compile(r"[+-]?\d{1,4000}")
 # What CSV files write for "no value"; among numbers such a word is a missing label and not a class of its own.
 _MISSING_WORDS = {"na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na"}
 _SUM_TOLERANCE = 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def _read_json(path: str) -> dict[str, list[Any]]:
     text = Path(path).read_text(encoding="utf-8-sig")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else _read_json_lines(text, path)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {first_line(error)}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
@@ -231,7 +232,7 @@ def _read_json_lines(text: str, path: str) -> list[Any]:
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 if number == 1 and _is_one_object(text):
                     raise UsageError(_one_object_sentence(path)) from error
                 raise UsageError(
@@ -244,7 +245,7 @@ def _read_json_lines(text: str, path: str) -> list[Any]:
 def _is_one_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
 
 
@@ -261,7 +262,8 @@ def _check_rows(split: Split) -> None:
     Raises:
         UsageError: if it is.
     """
-    if len(split) == 1 and all(isinstance(split.values(column)[0], (dict, list)) for column in split.columns):
+    columns = [column for column in split.columns if len(split) == 1 and _may_hold_texts(split, column)]
+    if columns and all(isinstance(split.values(column)[0], (dict, list)) for column in columns):
         raise UsageError(_one_object_sentence(split.source))
 
 
@@ -292,11 +294,13 @@ def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, t
             if saved
             else load_dataset(name, config_name, cache_dir=cache_dir, token=token)
         )
-    except MemoryError:
-        raise
     except Exception as error:
         # Beside its own exceptions there are those of every reader of files: pandas, pyarrow, zipfile, PyYAML, ...
-        raise UsageError(f"the data set {what} could not be loaded{_reason(error, Path(name).exists())}") from error
+        # This one says no more than that something happened; what the reader said is its cause.
+        said = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        if isinstance(said, MemoryError) or getattr(said, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise said from None
+        raise UsageError(f"the data set {what} could not be loaded{_reason(said, Path(name).exists())}") from error
     if isinstance(loaded, Dataset):
         # One that was cut out of a data set knows which split it was.
         loaded = DatasetDict({str(loaded.split) if loaded.split in _SPLITS else "train": loaded})
@@ -313,10 +317,8 @@ def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, t
 
 def _reason(error: BaseException, is_local: bool) -> str:
     """Why a data set could not be loaded, and what helps."""
-    # The one says no more than that it happened, and what the reader of the files said is its cause.
-    shown = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-    said = as_one_line(shown).removeprefix("An error occurred while generating the dataset ").rstrip(".! ")
-    text = cut(said, 400) or type(shown).__name__
+    said = as_one_line(error).removeprefix("An error occurred while generating the dataset ").rstrip(".! ")
+    text = cut(said, 400) or type(error).__name__
     if isinstance(error, IndexError):
         # This is how load_from_disk fails for a split that was saved without rows.
         text = "one of its splits has no rows"

@@ -238,3 +238,15 @@ def test_the_grid_in_the_documentation_is_one(settings):
     run.check_runs(make_grid({**shown, "tasks": settings["tasks"], "models": settings["models"], "sizes": "all"}))
     with pytest.raises(UsageError, match="train_file of the task hausa: data/hausa/train_noisy.csv does not exist"):
         make_grid({**shown, "tasks": shown["tasks"][2:]})
+
+
+LONG = {"a": "x" * 5000}
+
+
+@pytest.mark.parametrize(
+    "part", [{"methods": [LONG]}, {"options": [LONG]}, {"y" * 5000: 1}, {"methods": ["m" * 5000 + "=none"]}]
+)
+def test_long_settings_are_cut_in_messages(settings, part):
+    with pytest.raises(UsageError) as caught:
+        make_grid({**settings, **part})
+    assert len(str(caught.value)) < 700

@@ -145,3 +145,14 @@ def test_column_names():
     for text in ("a,,b", "a,a", ""):
         with pytest.raises(UsageError, match="--x"):
             split_names(text, "--x")
+
+
+@pytest.mark.parametrize("settings", [{"k" * 5000: 1}, {"learning_rate": "x" * 5000}, {"eval_strategy": "x" * 5000}])
+def test_long_settings_are_cut_in_messages(tmp_path, settings):
+    path = write(tmp_path / "run.json", {"model_name_or_path": "m", **settings})
+    with pytest.raises(UsageError) as caught:
+        parse("--config", path)
+    assert len(str(caught.value)) < 1200
+    with pytest.raises(UsageError) as caught:
+        split_names("a," * 3000, "--text_column_names")
+    assert len(str(caught.value)) < 400

@@ -304,6 +304,7 @@ def test_predictions_in_words():
         ),
         (csv("x", "4.5"), "stsb", "row 1: the label 'x' should be a number"),
         (csv("a", "a"), None, "only one class, a"),
+        (csv("1", "9" * 5000), None, "row 2: the label inf is not a finite number"),
         (csv("['a']", "['a', b]"), None, "row 2: the label ['a', b] should be a list"),
         (csv("[]", "[]"), None, "0 different classes"),
         (json_split(["a", "c"], "b"), None, "row 2: the label 'b' should be a list"),

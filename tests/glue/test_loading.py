@@ -6,6 +6,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, NamedSplit, Value
+from datasets.exceptions import DatasetGenerationError
 
 from hf_mixup.errors import UsageError
 from hf_mixup.glue import loading
@@ -93,6 +94,8 @@ def test_a_changed_file_is_read_anew(tmp_path):
         ("a.json", b'{"sentence": "a"}\n{"sentence": "\\ud800"}\n', "row 2 has half of a character"),
         ("a.json", b'[{"sentence": ["\\udc00"]}]', "row 1 has half of a character"),
         ("a.json", b"[" * 100_000, "is not valid JSON: maximum recursion depth"),
+        ("a.json", b'[{"a": ' + b"9" * 5000 + b"}]", "is not valid JSON: Exceeds the limit"),
+        ("a.json", b'{"a": ' + b"9" * 5000 + b"}", "line 1 is not valid JSON (Exceeds the limit"),
         ("a.json", b'{"a":' * 100_000, "line 1 is not valid JSON (maximum recursion depth"),
         ("a.csv", b"label,sentence, label\n1,a,2\n", "has the column 'label' twice"),
         ("a.csv", b"sentence;label\na, b;1\nc;2\n", "it looks semicolon-separated; this script reads commas"),
@@ -392,10 +395,22 @@ def test_a_data_set_that_is_a_file_or_nowhere(tmp_path):
         loading.load_hub_splits(str(tmp_path / "nowhere"), None, None, None)
 
 
-def test_images_are_not_texts_and_are_not_even_read():
+@pytest.mark.parametrize("cause", [MemoryError(), OSError(28, "No space left on device")])
+def test_a_full_disk_or_memory_is_not_a_fault_of_the_data(monkeypatch, cause):
+    def load(*args, **options):
+        raise DatasetGenerationError("An error occurred while generating the dataset") from cause
+
+    monkeypatch.setattr(loading, "load_dataset", load)
+    with pytest.raises(type(cause)):
+        loading.load_hub_splits("me/data", None, None, None)
+
+
+def test_images_are_not_texts_and_are_not_even_read(monkeypatch):
     broken = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
     data = Dataset.from_dict({"image": [{"path": None, "bytes": b"no image"}] * 2, "label": [0, 1]}, broken)
     split = Split(data, "hub", "hub", [1, 2])
+    monkeypatch.setattr(loading, "load_dataset", lambda *args, **options: DatasetDict({"train": data.select([0])}))
+    assert len(loading.load_hub_splits("me/data", None, None, None)["train"]) == 1
     with pytest.raises(UsageError, match="no text column beside the label, its columns are image, label"):
         loading.choose_text_columns(split, ("label",), None, None)
     with pytest.raises(UsageError, match="has Image.* in column 'image', which is no text"):

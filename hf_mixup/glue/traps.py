@@ -49,7 +49,10 @@ def text_column_traps(split: Split, label_columns: Sequence[str], chosen: Sequen
     # With a single column there is no choice, and columns with these names are meant as a pair.
     if len(found) < 2 or tuple(chosen) == ("sentence1", "sentence2"):
         return []
-    other = {name: _other_than_text(split.values(name)) for name in found}
+    labels = next(
+        ([str(label) for label in split.values(name)] for name in label_columns if name in split.columns), []
+    )
+    other = {name: _other_than_text(split.values(name), labels) for name in found}
     odd = [f"{cut(name)} looks like {other[name]}" for name in chosen if other[name]]
     left_out = [name for name in found if name not in chosen]
     if not odd and all(other[name] for name in left_out):
@@ -113,16 +116,20 @@ def whole_score_traps(split: Split, column: str) -> list[str]:
     ]
 
 
-def _other_than_text(values: Sequence[Any]) -> str | None:
-    """Say what a column of strings holds in place of texts; None for texts."""
+def _other_than_text(values: Sequence[Any], labels: Sequence[str]) -> str | None:
+    """Say what a column of strings holds in place of texts, beside these labels; None for texts."""
+    words = [str(value) for value in values]
+    pairs = set(zip(words, labels, strict=False))
+    if len(pairs) == len(set(words)) == len(set(labels)) < len(labels):
+        return "the label in other words"
     texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
     kinds = Counter(_kind(text) for text in texts)
     for kind in ("web addresses", "dates or numbers", "single words or ids"):
         if kinds[kind] >= _MOST * len(texts):
             return kind
     different = set(texts)
-    words = sum(len(text.split()) for text in different) / len(different)
-    if len(different) * _ROWS_OF_A_CATEGORY <= len(texts) and words <= _WORDS_OF_A_CATEGORY:
+    length = sum(len(text.split()) for text in different) / len(different)
+    if len(different) * _ROWS_OF_A_CATEGORY <= len(texts) and length <= _WORDS_OF_A_CATEGORY:
         return f"categories ({len(different)} different values)"
     return None
 

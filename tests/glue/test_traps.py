@@ -80,10 +80,19 @@ def test_a_column_that_is_no_text_is_named_where_it_was_taken_for_one(looks, mak
         {"word": lambda row: f"word{row}"},
         {"id": str, "text": text},
         {"text": text, "score": lambda row: f"{row}.5"},
+        # JSON files may have values of several types in a column.
+        {"question": question, "body": text, "third": lambda row: [["a", row], None, f"u-{row}"][row % 3]},
     ],
 )
 def test_texts_are_texts(columns):
     assert warnings_of(**columns) == []
+
+
+def test_a_second_label_column_is_named():
+    (warning,) = warnings_of(text=text, label_text=lambda row: ["it is a long name", "it is another one"][row % 2])
+    assert "text and label_text: label_text looks like the label in other words; name" in warning
+    # The same two values beside other labels are a pair of texts.
+    assert warnings_of(text=text, target=lambda row: ["it is a long name", "it is another one"][row // 20]) == []
 
 
 def test_texts_that_are_left_out_are_named():

@@ -106,6 +106,7 @@ class Labels:
         values = label_values(split, self.columns[0])
         if self.kind == "regression":
             return [self._score(value, split, row) for row, value in enumerate(values)]
+        # A CSV cell as it is written: 01 may be a name, and 1 too.
         rows = self._classes(values if self.kind == "multi" else split.values(self.columns[0]), split)
         described = class_feature(split, self.columns[0])
         positions = self._own_ids(rows, described, split) if described else self._read_ids(rows, split)
@@ -126,7 +127,7 @@ class Labels:
         return self.names[int(prediction)]
 
     def _classes(self, values: list[Any], split: Split) -> list[list[Any]]:
-        """The classes of each row as they stand in the data: one for `single`, any number for `multi`."""
+        """The classes of each row as the data have them: one for `single`, any number for `multi`."""
         rows = []
         for row, value in enumerate(values):
             if self.kind == "single" and isinstance(value, (list, tuple, dict)):
@@ -165,7 +166,7 @@ class Labels:
         return [[position[described.names[number]] for number in own] for own in rows]
 
     def _read_ids(self, rows: list[list[Any]], split: Split) -> list[list[int]]:
-        """Look up classes that stand in the data as names, or as ids of `data_names`."""
+        """Look up classes that the data have as names, or as ids of `data_names`."""
         words = {str(entry) for _, entry in _flat(rows)}
         found = _positions(self.names, words)
         if len(found) < len(words):
@@ -444,7 +445,7 @@ def _positions(names: Sequence[str], words: Iterable[str]) -> dict[str, int]:
 
 
 def _paired(names: Sequence[str], others: Sequence[str]) -> dict[str, int] | None:
-    """Find each of the names among as many others, in upper or lower case, and return where it stands there.
+    """Find each of the names among as many others, in upper or lower case, and return its position there.
 
     Returns:
         a different position for each name, or None if the two do not have the same names. Names that differ by case

@@ -23,7 +23,7 @@ _MOST_CLASSES = 20
 _ADDRESS = re.compile(r"(https?://|www\.)\S+")
 _NUMBER = re.compile(r"\d")
 _LETTERS = re.compile(r"[^\W\d_]+")
-# What stands beside the digits of a date or a time: names of months and days, of time zones, and marks.
+# Letters that a date or a time may have: names of months and days, of time zones, and marks.
 _DATE_WORD = re.compile(
     r"(jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|january|february|march|april|june|july|august|september"
     r"|october|november|december|mon|tue|wed|thu|fri|sat|sun|(mon|tues|wednes|thurs|fri|satur|sun)day|t|z|am|pm|st|nd"
@@ -65,7 +65,7 @@ def text_column_traps(split: Split, label_columns: Sequence[str], chosen: Sequen
 
 
 def class_name_traps(names: Sequence[str]) -> list[str]:
-    """Warn of classes whose names are the same but for upper and lower case, white space or the form of characters."""
+    """Warn of classes whose names differ only in upper and lower case, white space or the form of characters."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_folded(name), []).append(quoted(name))

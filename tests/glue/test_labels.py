@@ -164,7 +164,7 @@ def test_each_split_is_read_by_its_own_class_names():
         labels.encode(other)
     with pytest.raises(UsageError, match="row 1: the label -1 stands for"):
         labels.encode(hub([-1, 0], ClassLabel(names=["good", "bad"])))
-    # Names of a class column that no row has are no matter.
+    # A class that no row has is not looked up.
     assert labels.encode(hub([1, 1], ClassLabel(names=["awful", "bad"]))) == [0, 0]
 
 

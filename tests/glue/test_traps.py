@@ -67,7 +67,7 @@ def test_a_column_that_is_no_text_is_named_where_it_was_taken_for_one(looks, mak
     "columns",
     [
         {"question": question, "passage": text},
-        # Each question stands with several passages, and an answer may be one word.
+        # A question may have several passages, and an answer may be one word.
         {"question": lambda row: question(row // 8), "passage": text},
         {"question": question, "answer": lambda row: "yes" if row % 4 else f"{row} of them"},
         {"title": lambda row: f"Rain {row} in town", "body": text},

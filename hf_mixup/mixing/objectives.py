@@ -154,11 +154,8 @@ class Objective:
 
     def _check(self, logits: Tensor, labels: Tensor, plan: Plan | None, label_weight: Tensor | None) -> None:
         """What fits together, from shapes and types; the values of the labels where they can be read for free."""
-        if isinstance(plan, BatchPlan) and self.problem_type != "single_label_classification":
-            raise ValueError(
-                f"Mixing whole batches has no meaning for {self.problem_type}: it is for single_label_classification; "
-                "choose a method that mixes pairs."
-            )
+        if isinstance(plan, BatchPlan):
+            check_whole_batches(self.problem_type, plan.dot_product, self.label_smoothing)
         rows = labels.shape[0] if labels.ndim else 0
         if plan is not None and plan.rows != rows:
             raise ValueError(f"The plan is for {plan.rows} rows, but there are {rows} labels: give its batch's.")
@@ -222,8 +219,6 @@ class Objective:
         else:
             targets = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * valid.unsqueeze(-1)
         if plan.dot_product:
-            if self.label_smoothing:
-                raise ValueError("Label smoothing has no meaning for the dot-product loss of batchmixup: set it to 0.")
             point_weights = weights @ row_weights
             return point_weights * F.softplus(-(logits * targets).sum(dim=(1, 2))), point_weights
         smooth = self.label_smoothing
@@ -269,6 +264,26 @@ class Objective:
     def _squared_error(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         losses = F.mse_loss(logits, targets, reduction="none").flatten(1).mean(dim=-1)
         return losses, torch.ones_like(losses)
+
+
+def check_whole_batches(problem_type: str | None, dot_product: bool, label_smoothing: float) -> None:
+    """Raise where the loss of mixed batches has no meaning.
+
+    Args:
+        problem_type: as for `Objective`; None while it is not known.
+        dot_product: whether the loss is that of dot products with the rows of the classifier.
+        label_smoothing: as for `Objective`.
+
+    Raises:
+        ValueError: another problem than single labels, or smoothed labels in dot products.
+    """
+    if problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"Mixing whole batches has no meaning for {problem_type}: it is for single_label_classification; choose a "
+            "method that mixes pairs."
+        )
+    if dot_product and label_smoothing:
+        raise ValueError("Label smoothing has no meaning for the dot-product loss of batchmixup: set it to 0.")
 
 
 def _per_row(plan: BatchPlan) -> Tensor:

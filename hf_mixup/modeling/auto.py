@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_mixup.modeling.albert import MixupAlbertForSequenceClassification
 from hf_mixup.modeling.bert import MixupBertForSequenceClassification
@@ -39,6 +40,12 @@ MODELS: dict[str, type[MixupModel]] = {
     "roberta": MixupRobertaForSequenceClassification,
     "xlm-roberta": MixupXLMRobertaForSequenceClassification,
 }
+
+# Pipelines look here for the name of the class that they are given. No model type has these keys, so that the Auto
+# classes of transformers stay as they are.
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.update(
+    {f"mixup-{family}": model_class.__name__ for family, model_class in MODELS.items()}
+)
 
 HUB_OPTIONS = (
     "cache_dir",

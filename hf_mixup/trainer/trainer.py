@@ -13,6 +13,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import TrainOutput
 
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
@@ -31,6 +32,7 @@ from hf_mixup.mixing import (
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
+from hf_mixup.trainer.fit import check_adapter, check_attention, check_labels_fit
 from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
 from hf_mixup.trainer.labels import as_loss_takes, check_train_labels
@@ -113,6 +115,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 name = "compute_loss_func" if self._loss_behind is None else f"{self._loss_behind}.compute_loss"
                 raise ValueError(f"class_weights have no effect on a {name} of your own: weigh the classes there.")
             self._class_weights()
+        if self._problem_type() is not None and self.compute_loss_func is None and self._loss_behind is None:
+            # It refuses what has no meaning for such labels.
+            Objective(self._problem_type(), self._class_weights(), self._label_smoothing())
 
     def create_accelerator_and_postprocess(self) -> None:
         """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 casts nothing that goes into or out of a module.
@@ -185,6 +190,20 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
         return super().get_train_dataloader()
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # A column of this name is no plan.
+        self._signature_columns = [name for name in self._signature_columns if name != PLAN]
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        if batch_size and self.args.auto_find_batch_size and self.args.groups_pairs():
+            # The next size that it tries may be odd, and would cut a pair apart.
+            processes = self.args.world_size if self.args.accelerator_config.split_batches else 1
+            batch_size -= batch_size % (2 * processes)
+            if not batch_size:
+                raise RuntimeError("No executable batch size found, reached zero.")
+        return super()._inner_training_loop(batch_size, *args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # Of all columns: the one of lengths is none of the model's, and gone from what Trainer gives here.
         sampler = super()._get_train_sampler(self.train_dataset)
@@ -224,6 +243,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 raise ValueError(
                     f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
                 )
+            _check_no_column(batch)
             planned.append(self._with_plan(self._with_labels_for_loss(batch), micro))
         if self.compute_loss_func is None and self._loss_behind is None and planned:
             num_items = self._group_weight(planned)
@@ -258,6 +278,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 raise loss_behind_error(self._loss_behind, method.name)
             if self.compute_loss_func is not None:
                 _check_loss_func(method)
+            else:
+                check_labels_fit(method, self._problem_type(), self._label_smoothing())
+            check_adapter(method, self.model)
+            check_attention(method, self._config())
             self._mixup, self._mixup_model, self._mixup_options = self._new_mixup(method), self.model, options
         return self._mixup
 
@@ -312,6 +336,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         """
         inputs = dict(inputs)
         planned = PLAN in inputs
+        if not self._in_step:
+            _check_no_column(inputs)
         plan: Plan | None = inputs.pop(PLAN, None)
         self._loss_reached = self._loss_reached or planned
         if plan is not None and not self._in_step:
@@ -398,9 +424,16 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             # What the head itself would write into its config on the first batch with labels.
             config.problem_type = infer_problem_type(config.num_labels, labels)
         if self._objective is None or self._objective.problem_type != config.problem_type:
-            smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
-            self._objective = Objective(config.problem_type, self._class_weights(), smoothing)
+            self._objective = Objective(config.problem_type, self._class_weights(), self._label_smoothing())
         return self._objective if weighted else replace(self._objective, class_weights=None)
+
+    def _label_smoothing(self) -> float:
+        return self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
+
+    def _problem_type(self) -> str | None:
+        """The kind of the labels; None while only the first batch will tell it."""
+        config = self._config()
+        return getattr(config, "problem_type", None) or ("regression" if config.num_labels == 1 else None)
 
     def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
         """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
@@ -598,6 +631,15 @@ class MixupTrainer(MixupTrainerMixin, Trainer):
         >>> args = MixupTrainingArguments(output_dir="out", mixup_method="amplify")  # doctest: +SKIP
         >>> MixupTrainer(model=model, args=args, train_dataset=train, eval_dataset=test).train()  # doctest: +SKIP
     """
+
+
+def _check_no_column(batch: dict[str, Any]) -> None:
+    """Raise for a column of the data under the name of the plan, which would take its place."""
+    if not isinstance(batch.get(PLAN), Plan | None):
+        raise ValueError(
+            f"The batches hold a column {PLAN!r}, which is the name under which a plan goes to the model: rename it, "
+            "or leave remove_unused_columns on, which removes it."
+        )
 
 
 def _check_loss_func(method: Method) -> None:

@@ -7,12 +7,14 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
-from transformers import BertModel, DistilBertModel, RobertaModel
+from transformers import BertModel, DistilBertModel, RobertaModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 import run_glue_mixup
@@ -24,6 +26,22 @@ from tests.tiny import CONFIGS, FAMILIES, bpe_tokenizer, save_base_model, wordpi
 torch.set_num_threads(1)
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+# The same examples in every run, and no limit on the time of one: a failure is never one of chance.
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_garbage_collection() -> None:
+    """Spare what exists by now, all modules above all, the garbage collection that each end of a training asks for."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same random numbers alone and after others."""
+    set_seed(0)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -311,8 +311,17 @@ def test_the_table_is_long_enough():
         "layer that the model lacks",
     ],
 )
-def test_as_a_process_a_mistake_is_one_line_and_exit_code_2(mistake_of, tmp_path, mistake):
+def test_as_a_command_a_mistake_is_one_line_and_exit_code_2(mistake_of, tmp_path, capfd, mistake):
     argv, sentence = mistake_of(mistake)
+    assert run_glue_mixup.cli(argv) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert sentence in line
+    check_nothing_is_lost(tmp_path / "out")
+
+
+def test_as_a_process_a_mistake_is_one_line_and_exit_code_2(mistake_of, tmp_path):
+    # Of the mistakes the one that a process finds last, when data and model are loaded.
+    argv, sentence = mistake_of("layer that the model lacks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *argv], capture_output=True, text=True, timeout=120, env=environment

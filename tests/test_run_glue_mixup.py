@@ -533,7 +533,7 @@ def test_the_fast_settings(run, sentences, tmp_path):
         run(*settings, *files, "--do_eval", "--do_predict", model=model, out=tmp_path / str(number))
         for number, settings in enumerate(([], fast))
     ]
-    assert results[1]["eval_loss"] == pytest.approx(results[0]["eval_loss"], abs=1e-6)
+    assert results[1]["eval_loss"] == pytest.approx(results[0]["eval_loss"], abs=1e-5)
     plain, grouped = (predictions(tmp_path / str(number) / "predict_results_None.txt") for number in range(2))
     assert grouped == plain
 

@@ -41,12 +41,20 @@ class World:
         self.accuracy = dict.fromkeys(METHODS, 0.7)
         self.broken: set[str] = set()
         self.made: list[tuple[str, str, int]] = []
+        self.rows: dict[tuple[str, str], int] = {}
+
+    def rows_of(self, job) -> int:
+        """The train rows of a run, which its method and its seed do not change."""
+        where = (job.task.fingerprint, job.cell.size)
+        if where not in self.rows:
+            self.rows[where] = len(load_cell_data(job.task, job.cell).splits["train"])
+        return self.rows[where]
 
     def launch(self, waiting, at_once, log):
         while waiting:
             job = waiting.popleft()
             yield job, None
-            cell, rows = job.cell, len(load_cell_data(job.task, job.cell).splits["train"])
+            cell, rows = job.cell, self.rows_of(job)
             self.made.append((cell.size, cell.method, cell.seed))
             seconds = self.beside + self.of_a_row * rows
             self.now += seconds

@@ -12,14 +12,17 @@ from tests.tiny import tiny_batch, tiny_model
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 
+# Every site in one family, and in another one the sites for which it has code of its own.
 @pytest.mark.parametrize(
-    ("site", "layers", "draws"),
+    ("family", "site", "layers", "draws"),
     [
-        ("attention", (1, 2, 3), False),
-        ("attention_block", (2,), False),
-        ("hidden", (0, 1, 2, 3), True),
-        ("attention", (1, 3), True),
-        ("pooled", (), False),
+        ("bert", "attention", (1, 2, 3), False),
+        ("bert", "attention_block", (2,), False),
+        ("bert", "hidden", (0, 1, 2, 3), True),
+        ("bert", "attention", (1, 3), True),
+        ("bert", "pooled", (), False),
+        ("distilbert", "attention", (1, 3), True),
+        ("distilbert", "attention_block", (2,), False),
     ],
     ids=str,
 )

@@ -66,21 +66,24 @@ def test_what_may_not_be_split_is_named_by_its_mixup_class(any_family):
     assert len(model._no_split_modules) >= len(parent._no_split_modules or ())
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+# Eager attention gets its masks in another form: once where mixing begins below the blocks, in one and in all of them.
 @pytest.mark.parametrize(
-    ("site", "layers"),
+    ("site", "layers", "attention"),
     [
-        ("word_embeddings", ()),
-        ("embeddings", ()),
-        ("hidden", (0,)),
-        ("hidden", (2,)),
-        ("hidden", (NUM_LAYERS,)),
-        ("attention", ALL),
-        ("attention", (2,)),
-        ("attention_block", ALL),
-        ("attention_block", (1, 3)),
-        ("pooled", ()),
-        ("logits", ()),
+        ("word_embeddings", (), "sdpa"),
+        ("word_embeddings", (), "eager"),
+        ("embeddings", (), "sdpa"),
+        ("hidden", (0,), "sdpa"),
+        ("hidden", (2,), "sdpa"),
+        ("hidden", (2,), "eager"),
+        ("hidden", (NUM_LAYERS,), "sdpa"),
+        ("attention", ALL, "sdpa"),
+        ("attention", ALL, "eager"),
+        ("attention", (2,), "sdpa"),
+        ("attention_block", ALL, "sdpa"),
+        ("attention_block", (1, 3), "sdpa"),
+        ("pooled", (), "sdpa"),
+        ("logits", (), "sdpa"),
     ],
     ids=str,
 )

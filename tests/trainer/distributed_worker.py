@@ -7,6 +7,7 @@ RUNS.json maps the name of each run to training arguments, and beside them `fami
 in FOLDER/NAME.
 """
 
+import gc
 import json
 import os
 import sys
@@ -104,6 +105,8 @@ def outcome(folder, error=False, **options):
 
 def main(folder, runs):
     torch.set_num_threads(1)
+    # Each training ends with a collection, which need not look through all that was imported.
+    gc.freeze()
     folder = Path(folder)
     results = {name: outcome(folder / name, **options) for name, options in json.loads(Path(runs).read_text()).items()}
     Path(folder, f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(results))

@@ -7,6 +7,7 @@ times after a random training pass, and so many times while a checkpoint is half
 left at each death is printed as a line of JSON. A run is a fork of this process, which has imported everything.
 """
 
+import gc
 import json
 import os
 import random
@@ -74,6 +75,7 @@ def finish(flags, log):
 
 def main(folder, seed, between, in_saves, *flags):
     torch.set_num_threads(1)
+    gc.freeze()
     folder, chance = Path(folder), random.Random(int(seed))
     log, out = folder / "log.txt", folder / "killed"
     assert finish([*flags, "--output_dir", str(folder / "straight")], log) == 0

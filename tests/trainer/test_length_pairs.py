@@ -138,6 +138,7 @@ def trainer_of(folder, dataset, method="amplify", **options):
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
+        save_strategy="no",
         dataloader_pin_memory=False,
         **{"per_device_train_batch_size": 8, **PAIRS, **options},
     )

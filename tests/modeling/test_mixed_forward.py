@@ -48,8 +48,7 @@ def test_hidden_states(family, layers):
     check(family, "hidden", layers)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("clean_weight", [None, 0.25])
+@pytest.mark.parametrize(("attention", "clean_weight"), [("sdpa", None), ("eager", 0.25)])
 @pytest.mark.parametrize("policy", ["own", "union", "intersection"])
 @pytest.mark.parametrize("site", ["hidden", "attention", "attention_block"])
 def test_the_drawn_one_of_the_layers_is_mixed_alone(family, site, policy, clean_weight, attention):

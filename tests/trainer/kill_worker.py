@@ -51,12 +51,25 @@ def half_written(folder):
     return [path.name for path in folder.glob("checkpoint-*") if not (path / "trainer_state.json").exists()]
 
 
+def stop_in_save(pid, out, chance):
+    """Hold a run at a random moment of a save; where the checkpoint is whole by then, hold it in the next one."""
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if half_written(out):
+            time.sleep(chance.uniform(0, 0.004))
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if half_written(out):
+                return
+            os.kill(pid, signal.SIGCONT)
+
+
 def kill(pid, passes, out, chance, in_save):
     """Kill a run at a random moment; returns what it leaves, or None if it ended before."""
     seen = sum(len(os.read(passes, 1)) for _ in range(chance.randint(1, 12)))
-    while in_save and not half_written(out) and os.waitpid(pid, os.WNOHANG) == (0, 0):
-        pass
-    time.sleep(chance.uniform(0, 0.004 if in_save else 0.03))
+    if in_save:
+        stop_in_save(pid, out, chance)
+    else:
+        time.sleep(chance.uniform(0, 0.03))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):

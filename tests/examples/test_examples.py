@@ -156,7 +156,8 @@ def test_the_plain_loop_in_two_processes(tmp_path, no_dropout, monkeypatch):
 
 def assert_same_training(folder, expected_folder, base_folder):
     """Equal weights, which training has moved much further than the comparison forgives."""
-    weights, expected, base = (load_file(path / "model.safetensors") for path in (folder, expected_folder, base_folder))
+    files = (path / "model.safetensors" for path in (folder, expected_folder, base_folder))
+    weights, expected, base = map(load_file, files)
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, atol=2e-6, rtol=1e-4, msg=name)
     assert max((value - base[name]).abs().max().item() for name, value in expected.items()) > 1e-3

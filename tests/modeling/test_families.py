@@ -25,7 +25,7 @@ from tests.tiny import (
 PARTNER = [2, 0, 1, 4, 3]
 ALL = tuple(range(1, NUM_LAYERS + 1))
 LABELS = torch.tensor([0, 2, 1, 1, 0])
-TOLERANCE = {"atol": 3e-6, "rtol": 1e-5}
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def both(family, **options):

@@ -62,7 +62,7 @@ def test_the_loss_and_the_update_of_a_mixed_step_are_the_references(family, tmp_
     partner, lam = plan.partner.tolist(), plan.weight.item()
     logits = reference.forward(family, model, batch, partner, lam, site, (1, 2, 3))
     loss = reference.pairwise_loss(logits, labels, partner, [lam] * 8)
-    assert logged(trainer, "loss")[0] == pytest.approx(loss.item(), abs=1e-6)
+    assert logged(trainer, "loss")[0] == pytest.approx(loss.item(), abs=1e-5)
     loss.backward()
     for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -106,7 +106,7 @@ def test_ssmix_swaps_by_the_gradient_of_the_clean_rows(family, tmp_path, checkpo
     logits = model(input_ids=mixed, attention_mask=mask).logits
     loss = reference.pairwise_loss(logits, labels.tolist(), partner, [13 / 14] * 4) / 2
     loss.backward()
-    assert logged(trainer, "loss")[0] == pytest.approx((clean + loss).item(), abs=1e-6)
+    assert logged(trainer, "loss")[0] == pytest.approx((clean + loss).item(), abs=1e-5)
     assert logged(trainer, "mixup_loss") == pytest.approx(logged(trainer, "loss"))
     assert logged(trainer, "mixup_lambda")[0] == pytest.approx(13 / 14)
     for (name, parameter), ours in zip(model.named_parameters(), trainer.model.parameters(), strict=True):

@@ -1,21 +1,35 @@
 """Mistakes in calls of the library: each gets a sentence with what was given, what is allowed and how to mend it."""
 
+import json
+import shutil
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import BertForSequenceClassification, TrainingArguments
 
-from hf_mixup import METHODS, MixupBertForSequenceClassification, MixupTrainer, MixupTrainingArguments
+from hf_mixup import (
+    METHODS,
+    AutoMixupModelForSequenceClassification,
+    MixupBertForSequenceClassification,
+    MixupTrainer,
+    MixupTrainingArguments,
+    save_on_sigterm,
+)
 from hf_mixup.methods import Method, Mixup
 from hf_mixup.mixing import (
+    AttentionProbe,
     BatchPlan,
     BatchWeights,
     Objective,
     PairPlan,
     Ratio,
+    SpanPlan,
     StepKey,
     balanced_class_weights,
     infer_problem_type,
+    mix,
     mix_targets,
     weighted_mean,
 )
@@ -23,7 +37,8 @@ from hf_mixup.mixing.partners import PARTNERS
 from hf_mixup.mixing.ratios import Spans
 from hf_mixup.mixing.schedules import coin, within
 from hf_mixup.mixing.targets import compounded_share
-from tests.tiny import tiny_dataset, tiny_model
+from hf_mixup.trainer import LengthGroupedPairSampler
+from tests.tiny import same_weights, tiny_dataset, tiny_model
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 NAN, INFINITY = float("nan"), float("inf")
@@ -108,7 +123,18 @@ CONSTANT = {**AMPLIFY, "mixup_ratio": "constant"}
         ({"seed": -1}, ValueError, ["seed=-1", "a whole number from 0"]),
         ({"seed": "42"}, ValueError, ["seed='42'", "a whole number from 0"]),
         ({"mixup_aplha": 0.1}, TypeError, ["has no option 'mixup_aplha' (did you mean 'mixup_alpha'?)"]),
-        ({"evaluation_strategy": "epoch"}, TypeError, ["'evaluation_strategy' (did you mean 'eval_strategy'?)"]),
+        ({"evaluation_strategy": "epoch"}, TypeError, ["'evaluation_strategy', which is now called eval_strategy."]),
+        (
+            {"warmup_ratio": 0.1},
+            TypeError,
+            ["no option 'warmup_ratio', which is now warmup_steps, where a number below 1 is a share of all steps."],
+        ),
+        ({"no_cuda": True}, TypeError, ["'no_cuda', which is now use_cpu=True."]),
+        ({"group_by_length": True}, TypeError, ["which is now train_sampling_strategy='group_by_length'."]),
+        ({"fp16_backend": "auto"}, TypeError, ["which is no longer needed: mixed precision always runs"]),
+        ({"sharded_ddp": "simple"}, TypeError, ["sharded training is fsdp."]),
+        ({"class_weights": {2.0, 1.0}}, ValueError, ["class_weights={1.0, 2.0}"]),
+        ({**AMPLIFY, "mixup_lambda": 0.7}, ValueError, ["mixup_lambda=0.7 is not used", "add mixup_ratio='constant'"]),
         ({"mixup_lam": 0.5}, TypeError, ["'mixup_lam' (did you mean 'mixup_"]),
     ],
     ids=str,
@@ -123,12 +149,43 @@ def test_what_is_allowed_in_several_spellings(tmp_path):
             4,
             8,
         )
+    for layers in (np.array([8, 4]), torch.tensor([8, 4]), {8, 4}):
+        arguments = MixupTrainingArguments(str(tmp_path), **AMPLIFY, mixup_layers=layers)
+        assert arguments.mixup().layers == METHODS["amplify"].with_options(layers=layers).layers == (4, 8)
+        assert json.loads(arguments.to_json_string())["mixup_layers"] in ([4, 8], [8, 4])
     for number in (1, np.float64(1), np.float32(1), np.int64(1)):
-        assert MixupTrainingArguments(output_dir=str(tmp_path), **AMPLIFY, mixup_alpha=number).mixup().ratio.alpha == 1
-    for weights in ("1,2.5", "[1, 2.5]", [1, 2.5], (1, 2.5)):
+        arguments = MixupTrainingArguments(output_dir=str(tmp_path), **AMPLIFY, mixup_alpha=number)
+        assert arguments.mixup().ratio.alpha == 1 and json.loads(arguments.to_json_string())["mixup_alpha"] == 1
+    for weights in ("1,2.5", "[1, 2.5]", [1, 2.5], (1, 2.5), np.array([1, 2.5]), torch.tensor([1, 2.5])):
         assert MixupTrainingArguments(str(tmp_path), class_weights=weights).parse_class_weights() == [1, 2.5]
     for head, expected in ((3, 3), ("3", 3), ("average", None), (np.int64(3), 3)):
         assert METHODS["attentionmix"].with_options(attention_head=head).ratio.head == expected
+
+
+def test_numbers_of_numpy_are_noted_in_a_config_like_pythons():
+    options = {"alpha": np.float32(0.5), "draws": np.int64(3), "prob": np.float32(0.5), "per_sample": np.bool_(True)}
+    settings = Mixup(METHODS["amplify"].with_options(**options), num_layers=np.int64(2)).settings()
+    noted = {"method": "amplify", "site": "attention", "layers": [1, 2], "prob": 0.5, "per_sample": True}
+    noted["ratio"] = {"kind": "max-of-n", "alpha": 0.5, "draws": 3}
+    assert json.loads(json.dumps(settings)) == noted
+
+
+@pytest.mark.parametrize(
+    "ids", [[3, 0, 2], (0, 2, 3), {0, 2, 3}, torch.tensor([0, 2, 3]), np.array([2, 3, 0]), map(int, "023")], ids=type
+)
+def test_special_ids_in_several_kinds(ids):
+    assert sorted(Mixup(METHODS["ssmix"], 2, special_ids=ids).special_ids.tolist()) == [0, 2, 3]
+
+
+def test_an_unknown_method_is_a_key_error_of_one_sentence():
+    for name, part in (("embed-mix", "method='embed-mix' is unknown (did you mean 'embedmix'?)"), (["a"], "['a']")):
+        with pytest.raises(KeyError) as caught:
+            METHODS[name]
+        message = str(caught.value)
+        assert message.startswith("method=") and part in message
+        assert message.endswith(f"choose one of {', '.join(METHODS)}.")
+    assert "embed-mix" not in METHODS and METHODS.get("embed-mix") is None and METHODS["tmix"].name == "tmix"
+    assert list(METHODS) == [each.name for each in METHODS.values()] == [*dict(METHODS)]
 
 
 def method(**options):
@@ -149,7 +206,20 @@ def method(**options):
         (lambda: METHODS["tmix"].with_options(one_layer=False), TypeError, ["no option 'one_layer'"]),
         (lambda: METHODS["amplify"].with_options(per_sample="no"), ValueError, ["mixup_per_sample='no'"]),
         (lambda: METHODS["amplify"].with_options(layers=[None]), ValueError, ["mixup_layers=[None]"]),
+        (lambda: METHODS["amplify"].with_options(site=np.array(["hidden"])), ValueError, ["mixup_site=array(["]),
+        (lambda: METHODS["amplify"].with_options(ratio=["beta"]), ValueError, ["mixup_ratio=['beta'] is unknown"]),
+        (
+            lambda: METHODS["amplify"].with_options(lam=0.7),
+            ValueError,
+            ["mixup_lambda=0.7 is not used by mixup_ratio='max-of-n'", 'with_options ratio="constant")'],
+        ),
+        (lambda: METHODS["embedmix"].with_options(draws=3), ValueError, ["mixup_draws=3", "ratio='max-of-n'"]),
         (lambda: METHODS["amplify"].resolve_layers("12"), ValueError, ["num_layers='12'", "a whole number"]),
+        (method(name=None), TypeError, ["name=None is a NoneType"]),
+        (method(site="hidden", layers=4), ValueError, ["layers=4 is not allowed", "a tuple of blocks such as (4, 8)"]),
+        (method(site="hidden", layers="4,8"), ValueError, ["layers='4,8' is not allowed"]),
+        (method(site="hidden", layers=(4, "8")), ValueError, ["layers=(4, '8') is not allowed"]),
+        (method(site="hidden", layers=torch.tensor([4, 8])), ValueError, ["layers=tensor([4, 8]) is not allowed"]),
         (method(site="head"), ValueError, ["mixup_site='head' is unknown", "choose one of"]),
         (method(ratio=None), ValueError, ["ratio=None is not allowed", "give a Ratio"]),
         (method(ratio=0.3), ValueError, ["ratio=0.3 is not allowed"]),
@@ -161,6 +231,13 @@ def method(**options):
         (lambda: Ratio("max-of-n", alpha=1.0, draws=5.0), ValueError, ["mixup_draws=5.0", "a whole number"]),
         (lambda: Ratio("constant", lam=torch.tensor(0.5)), ValueError, ["mixup_lambda=tensor(0.5000)"]),
         (lambda: BatchWeights("pairs", points="15", alpha=0.4), ValueError, ["mixup_points='15'"]),
+        (lambda: Ratio("beta", alpha=1.0).draw(0, 3), TypeError, ["generator=0", "np.random.default_rng(SEED)"]),
+        (lambda: Ratio("beta", alpha=1.0).draw(np.random.default_rng(0), "3"), ValueError, ["size='3'"]),
+        (
+            lambda: BatchWeights("softmax-beta", 3, 1.0, 1.0).draw(np.random.default_rng(0), 4, None),
+            ValueError,
+            ["features=None", "a whole number"],
+        ),
         (lambda: Spans(window=1.0), ValueError, ["window=1.0", "above 0 and below 1"]),
         (lambda: Spans(window="10%"), ValueError, ["window='10%'"]),
         *(
@@ -175,12 +252,33 @@ def method(**options):
             ValueError,
             ["progress=300", "from 0 to 1"],
         ),
+        (lambda: Mixup("embedmix", 3), TypeError, ["method='embedmix' is a str", "METHODS['embedmix']"]),
+        (lambda: Mixup(None, 3), TypeError, ["method=None is a NoneType", "such as METHODS['amplify']"]),
+        (lambda: Mixup(METHODS["sentmix"], "3"), ValueError, ["num_layers='3'"]),
+        (lambda: Mixup(METHODS["nonlinear"], 3), ValueError, ["draws a weight for each feature: give hidden_size"]),
+        (lambda: Mixup(METHODS["batchmixup"], 3), ValueError, ["give hidden_size"]),
+        (lambda: Mixup(METHODS["nonlinear"], 3, hidden_size=8.0), ValueError, ["hidden_size=8.0"]),
+        (lambda: Mixup(METHODS["attentionmix"], 3, num_heads="12"), ValueError, ["num_heads='12'"]),
+        *(
+            (lambda ids=ids: Mixup(METHODS["ssmix"], 3, special_ids=ids), ValueError, ["special_ids=", "[0, 2, 3]"])
+            for ids in (7, "[CLS]", [0, None], [0.5], torch.tensor(3), {"a": 1}, None, [-1])
+        ),
+        (lambda: Mixup(METHODS["ssmix"], 3, special_ids=set()), ValueError, ["must know the special tokens"]),
+        (lambda: plan_of(key=0), TypeError, ["key=0 is a int", "StepKey(seed=42, step=0)"]),
+        (lambda: plan_of(key=(42, 0, 0, 0)), TypeError, ["key=(42, 0, 0, 0) is a tuple"]),
+        (lambda: plan_of(key=StepKey("1")), ValueError, ["seed='1'"]),
+        (lambda: plan_of(labels=[0, 1]), TypeError, ["labels=[0, 1] is a list", "a tensor [batch, ...]"]),
+        (lambda: plan_of(labels=torch.tensor(1)), ValueError, ["labels of shape [] have no rows"]),
+        (lambda: plan_of(labels=torch.tensor([])), ValueError, ["labels of shape [0] have no rows"]),
+        (lambda: plan_of(batch=None), TypeError, ["batch=None", "the model's inputs by name"]),
+        (lambda: plan_of(progress=None), ValueError, ["progress=None"]),
         (lambda: compounded_share(torch.tensor(0.9), 0), ValueError, ["layers=0", "a whole number of at least 1"]),
         (
             lambda: mix_targets(torch.tensor([0, 4]), torch.tensor([1, 0]), torch.tensor([0.7, 0.7])),
             ValueError,
             ["targets of torch.int64 cannot be mixed", "targets.float()"],
         ),
+        (lambda: mix_targets([0.0, 4.0], torch.tensor([1, 0]), torch.ones(2)), TypeError, ["targets=[0.0, 4.0]"]),
         (
             lambda: mix_targets(torch.ones(3), torch.tensor([1, 0]), torch.ones(2)),
             ValueError,
@@ -198,10 +296,98 @@ def method(**options):
         (lambda: balanced_class_weights(["a", "b"], 2), ValueError, ["one class id a row, as a whole number"]),
         (lambda: balanced_class_weights([0], 0), ValueError, ["num_labels=0"]),
         (lambda: infer_problem_type("3", torch.tensor([0])), ValueError, ["num_labels='3'"]),
+        (lambda: infer_problem_type(3, [0, 2]), TypeError, ["labels=[0, 2] is a list"]),
+        (lambda: weighted_mean([1.0], torch.ones(1)), TypeError, ["losses=[1.0]"]),
+        (lambda: weighted_mean(torch.ones(1), torch.ones(1), 4), TypeError, ["total_weight=4"]),
+        (lambda: LengthGroupedPairSampler([4, 3], "2", 0), ValueError, ["batch_size='2'"]),
+        (lambda: LengthGroupedPairSampler(["a b", "c"], 2, 0), ValueError, ["lengths are <U3", "[9, 2, 8]"]),
+        (lambda: LengthGroupedPairSampler([4, 3], 2, None), ValueError, ["seed=None"]),
+        (lambda: save_on_sigterm(None).__enter__(), TypeError, ["trainer=None", "such as a MixupTrainer"]),
     ],
 )
 def test_methods_ratios_and_targets(call, error, parts):
     raises_one_sentence(call, error, *parts)
+
+
+SWAP, SHARE = torch.tensor([1, 0]), torch.tensor(0.75)
+HIDDEN = {"site": "hidden", "layers": (1, 2)}
+
+
+def plan_of(**given):
+    arguments = {"batch": {}, "labels": torch.arange(4), "key": StepKey(1), "progress": 0.0}
+    return Mixup(METHODS["sentmix"], 2).plan(**arguments | given)
+
+
+def pair_plan(**options):
+    return PairPlan(**{"partner": SWAP, "weight": SHARE, "site": "pooled"} | options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: pair_plan(site="hidden", layers=2), ValueError, ["layers=2 is not allowed", "(4, 8) or (4,)"]),
+        (lambda: pair_plan(site="hidden", layers="2"), ValueError, ["layers='2' is not allowed"]),
+        (lambda: pair_plan(site="hidden", layers=None), ValueError, ["layers=None is not allowed"]),
+        (lambda: pair_plan(weight=0.75), ValueError, ["weight must be a floating-point tensor, got float"]),
+        (lambda: pair_plan(weight=torch.zeros(2, 3)), ValueError, ["weight of shape [2, 3]"]),
+        (lambda: pair_plan(clean_weight="0.5"), ValueError, ["clean_weight='0.5'"]),
+        (lambda: pair_plan(**HIDDEN, drawn=1), TypeError, ["drawn=1 is a int", "torch.tensor(4)"]),
+        (lambda: pair_plan(**HIDDEN, drawn=torch.tensor(1.0)), ValueError, ["drawn of torch.float32 is no block"]),
+        (lambda: pair_plan(**HIDDEN, drawn=torch.tensor(3)), ValueError, ["drawn=3 and", "do not fit layers=(1, 2)"]),
+        (
+            lambda: pair_plan(**HIDDEN, drawn=torch.tensor(1), drawn_layer=2),
+            ValueError,
+            ["drawn=1 and drawn_layer=2 do not fit"],
+        ),
+        (lambda: pair_plan(**HIDDEN, drawn=torch.tensor(1), drawn_layer="1"), ValueError, ["drawn_layer='1'"]),
+        (lambda: pair_plan(weight=None, probe=(1, 0)), TypeError, ["probe=(1, 0) is a tuple", "AttentionProbe"]),
+        (lambda: pair_plan(weight=None, probe=AttentionProbe("1", 0)), ValueError, ["the layer of the probe='1'"]),
+        (lambda: pair_plan(weight=None, probe=AttentionProbe(1, -1)), ValueError, ["the head of the probe=-1"]),
+        (lambda: pair_plan(inverse=[1, 0]), TypeError, ["inverse=[1, 0] is a list", "torch.argsort(partner)"]),
+        # It would give the gradients to the wrong rows.
+        (
+            lambda: PairPlan(torch.tensor([1, 2, 0]), SHARE, "pooled", inverse=torch.tensor([1, 2, 0])),
+            ValueError,
+            ["inverse is not the inverse permutation of partner"],
+        ),
+        (lambda: pair_plan().mix(torch.zeros(2, 4), "poled"), ValueError, ["(did you mean 'pooled'?)"]),
+        (lambda: pair_plan().mix([[0.0], [4.0]], "pooled"), TypeError, ["states=[[0.0], [4.0]] is a list"]),
+        # Two of these four rows would be left out.
+        (lambda: pair_plan().mix(torch.zeros(4, 3), "pooled"), ValueError, ["states of shape [4, 3]", "for 2 rows"]),
+        (lambda: pair_plan(**HIDDEN).skip_padding([[1, 1]]), TypeError, ["attention_mask=[[1, 1]]"]),
+        (lambda: pair_plan(**HIDDEN).skip_padding(torch.ones(3, 5)), ValueError, ["shape [3, 5] does not fit"]),
+        (
+            lambda: pair_plan(weight=None, probe=AttentionProbe(1, 0), **HIDDEN).skip_padding(torch.ones(2, 5)),
+            ValueError,
+            ["A plan with a probe has no weight"],
+        ),
+        (lambda: BatchPlan([[0.5, 0.5]]), ValueError, ["weights must be a floating-point tensor, got list"]),
+        (lambda: BatchPlan(torch.ones(3, 2) / 2, dot_product="no"), ValueError, ["dot_product='no'"]),
+        (lambda: BatchPlan(torch.ones(3, 2) / 2).mix(torch.zeros(3, 4), "pooled"), ValueError, ["for 2 rows"]),
+        (lambda: SpanPlan(SWAP, [0, 2]), TypeError, ["special_ids=[0, 2] is a list"]),
+        (lambda: SpanPlan(SWAP, torch.tensor([0.5])), ValueError, ["special_ids must be an int64 tensor"]),
+        (lambda: SpanPlan(SWAP, torch.tensor([0]), window="0.1"), ValueError, ["window='0.1'"]),
+        (lambda: mix(torch.ones(2), SWAP, 0.75), TypeError, ["weight=0.75 is a float", "torch.tensor(0.7)"]),
+        (lambda: mix(np.ones(2), SWAP, SHARE), TypeError, ["states=array([1., 1.])"]),
+        (lambda: mix(torch.ones(3), SWAP, SHARE), ValueError, ["states of torch.float32 and shape [3]", "shape [2]"]),
+        (lambda: mix(torch.ones(2).long(), SWAP, SHARE), ValueError, ["states of torch.int64", "give floats"]),
+        (lambda: mix(torch.ones(2, 3), SWAP, torch.ones(2)), ValueError, ["weight of torch.float32 and shape [2]"]),
+        (lambda: mix(torch.ones(2, 3), SWAP, torch.tensor(1)), ValueError, ["weight of torch.int64"]),
+        (lambda: mix(torch.ones(2), SWAP, SHARE, inverse=torch.tensor([0])), ValueError, ["inverse of shape [1]"]),
+    ],
+)
+def test_plans(call, error, parts):
+    raises_one_sentence(call, error, *parts)
+
+
+def test_models():
+    inputs = {"input_ids": torch.tensor([[2, 7, 3], [2, 8, 3]])}
+    for wrong in ("amplify", METHODS["amplify"], Mixup(METHODS["amplify"], 3), SHARE):
+        call = partial(tiny_model("bert"), **inputs, mixup=wrong)
+        raises_one_sentence(call, TypeError, "mixup=", "as Mixup.plan(...) returns it")
+    for wrong in ("bert-base-uncased", None, {"model_type": "bert"}):
+        call = partial(AutoMixupModelForSequenceClassification.from_config, wrong)
+        raises_one_sentence(call, TypeError, f"config={wrong!r}", "from_pretrained")
 
 
 @pytest.mark.parametrize(
@@ -275,11 +461,20 @@ def test_label_weights_and_class_weights_that_do_not_fit():
     }
     for part, wrong in call.items():
         raises_one_sentence(wrong, ValueError, part)
+    of_another_type = {
+        "logits=None": lambda: objective(None, labels),
+        "labels=[0, 1]": lambda: objective(logits, [0, 1]),
+        "plan='amplify'": lambda: objective(logits, labels, "amplify"),
+        "label_weight=0.7": lambda: objective(logits, labels, pairs(2), 0.7),
+    }
+    for part, wrong in of_another_type.items():
+        raises_one_sentence(wrong, TypeError, part)
 
 
 def trainer(folder, model=None, dataset=None, options=None, **settings):
     arguments = MixupTrainingArguments(
-        output_dir=str(folder), disable_tqdm=True, use_cpu=True, max_steps=2, save_strategy="no", **(options or {})
+        **{"output_dir": str(folder), "disable_tqdm": True, "use_cpu": True, "max_steps": 2, "save_strategy": "no"}
+        | (options or {})
     )
     settings = {"train_dataset": tiny_dataset() if dataset is None else dataset, **settings}
     return MixupTrainer(tiny_model("bert") if model is None else model, arguments, **settings)
@@ -370,3 +565,60 @@ def test_trainers(tmp_path):
         ),
     ):
         raises_one_sentence(call, error, *parts)
+
+
+class Own(torch.nn.Module):
+    """A module of the user's own around a mixup model."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.inner = tiny_model("bert", **options)
+
+    def forward(self, input_ids, attention_mask=None, token_type_ids=None, labels=None, mixup=None):
+        return self.inner(input_ids, attention_mask, token_type_ids, labels=labels, mixup=mixup)
+
+
+def test_a_mixup_model_inside_a_module_of_ones_own_trains_like_that_model_alone_and_resumes(tmp_path):
+    options = {**AMPLIFY, "mixup_ratio": "beta", "mixup_alpha": 1.0}
+    alone = trainer(tmp_path / "alone", options=options)
+    alone.train()
+    wrapped = trainer(tmp_path / "own", Own(), options=options | {"save_strategy": "steps", "save_steps": 1})
+    wrapped.train()
+    assert same_weights(wrapped.model.inner, alone.model)
+    assert wrapped.model.inner.config.mixup == alone.model.config.mixup
+    wrapped.model.inner.save_pretrained(tmp_path / "plain")
+    plain = BertForSequenceClassification.from_pretrained(tmp_path / "plain")
+    assert same_weights(plain, alone.model) and plain.config.mixup["method"] == "amplify"
+    shutil.rmtree(tmp_path / "own" / "checkpoint-2")
+    again = trainer(tmp_path / "own", Own(seed=7), options=options | {"save_strategy": "steps", "save_steps": 1})
+    again.train(resume_from_checkpoint=True)
+    assert same_weights(again.model.inner, alone.model)
+
+
+class Deaf(Own):
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        return self.inner(input_ids, attention_mask, labels=labels)
+
+
+class KeepsThePlan(Own):
+    def forward(self, input_ids, attention_mask=None, labels=None, **kwargs):
+        return self.inner(input_ids, attention_mask, labels=labels)
+
+
+class GivesLogits(Own):
+    def forward(self, input_ids, attention_mask=None, labels=None, mixup=None):
+        return self.inner(input_ids, attention_mask, labels=labels, mixup=mixup).logits
+
+
+def test_a_module_of_ones_own_that_keeps_the_plan_to_itself(tmp_path):
+    strong = {**AMPLIFY, "mixup_ratio": "beta", "mixup_alpha": 1.0}
+    parts = "forward of Deaf takes no 'mixup'", "mixup=None"
+    raises_one_sentence(lambda: trainer(tmp_path, Deaf(), options=strong), ValueError, *parts)
+    for wrong, gave in ((KeepsThePlan, "SequenceClassifierOutput"), (GivesLogits, "Tensor")):
+        training = trainer(tmp_path, wrong(), options=strong).train
+        raises_one_sentence(training, TypeError, f"gave a {gave} without label_weight", "mixup=mixup")
+    for wrong in (7, "", [1], {"a": 1}, torch.tensor([1, 2])):
+        error = ValueError if wrong == "" else TypeError
+        training = trainer(tmp_path).train
+        with pytest.raises(error, match="resume_from_checkpoint|cannot be resumed from"):
+            training(resume_from_checkpoint=wrong)

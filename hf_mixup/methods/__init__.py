@@ -5,7 +5,7 @@ from hf_mixup.methods.attentionmix import ATTENTIONMIX
 from hf_mixup.methods.batchmixup import BATCHMIXUP, BATCHMIXUP_CODE, MIXUP_PAIRS
 from hf_mixup.methods.embedmix import EMBEDMIX
 from hf_mixup.methods.manifold import MANIFOLD
-from hf_mixup.methods.method import Method, Paper
+from hf_mixup.methods.method import Method, Methods, Paper
 from hf_mixup.methods.mixup import Mixup
 from hf_mixup.methods.mixup_transformer import MIXUP_TRANSFORMER
 from hf_mixup.methods.none import NONE
@@ -14,8 +14,8 @@ from hf_mixup.methods.sentmix import SENTMIX
 from hf_mixup.methods.ssmix import SSMIX
 from hf_mixup.methods.tmix import TMIX
 
-METHODS: dict[str, Method] = {
-    method.name: method
+METHODS = Methods(
+    (method.name, method)
     for method in (
         NONE,
         AMPLIFY,
@@ -32,6 +32,6 @@ METHODS: dict[str, Method] = {
         BATCHMIXUP_CODE,
         MIXUP_PAIRS,
     )
-}
+)
 
 __all__ = ["METHODS", "Method", "Mixup", "Paper"]

@@ -11,15 +11,19 @@ from fractions import Fraction
 from hf_mixup.mixing.checks import (
     check_choice,
     check_flag,
+    check_inner_share,
     check_share,
+    check_type,
     check_whole,
     did_you_mean,
     is_number,
     is_whole,
+    plain_in_any_order,
+    shown,
 )
 from hf_mixup.mixing.partners import PARTNERS
 from hf_mixup.mixing.plan import ATTENTION_MASKS, LAYER_SITES, SITES, TOKEN_SITES, AttentionProbe
-from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
+from hf_mixup.mixing.ratios import RATIOS, BatchWeights, Ratio, Spans
 
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
@@ -97,6 +101,8 @@ class Method:
     stop: float = 1.0
 
     def __post_init__(self) -> None:
+        check_type("name", self.name, str, "the name that mixup_method is to know it by")
+        check_type("summary", self.summary, str, "a line of text")
         if self.site is None:
             return
         for name, value, allowed in (
@@ -114,8 +120,14 @@ class Method:
         check_whole("mixup_updates", self.updates)
         if not isinstance(self.ratio, Ratio | AttentionProbe | BatchWeights | Spans):
             raise ValueError(
-                f"ratio={self.ratio!r} is not allowed for a method that mixes: give a Ratio, AttentionProbe, "
+                f"ratio={shown(self.ratio)} is not allowed for a method that mixes: give a Ratio, AttentionProbe, "
                 "BatchWeights or Spans."
+            )
+        is_tuple = isinstance(self.layers, tuple) and all(_is_layer(layer) for layer in self.layers)
+        if not is_tuple and not (isinstance(self.layers, str) and self.layers == "all"):
+            raise ValueError(
+                f"layers={shown(self.layers)} is not allowed: give 'all' or a tuple of blocks such as (4, 8); a "
+                "Fraction of the depth and 'pooled' may be in it."
             )
         if bool(self.layers) != (self.site in LAYER_SITES):
             raise ValueError(
@@ -127,14 +139,11 @@ class Method:
                 "mixup_label_weight='learned' is for methods with a weight for each feature (nonlinear), without "
                 f"mixup_clean='average', not for mixup_method={self.name!r} with mixup_clean={self.clean!r}."
             )
-        if not is_number(self.clean_weight) or not 0 < self.clean_weight < 1:
-            raise ValueError(
-                f"mixup_clean_weight={self.clean_weight!r} is not allowed: give a number above 0 and below 1."
-            )
+        check_inner_share("mixup_clean_weight", self.clean_weight)
         if not (is_number(self.start) and is_number(self.stop) and 0 <= self.start < self.stop <= 1):
             raise ValueError(
-                f"mixup_start={self.start!r} and mixup_stop={self.stop!r} are not allowed: give fractions of the "
-                "training from 0 to 1, the start before the stop."
+                f"mixup_start={shown(self.start)} and mixup_stop={shown(self.stop)} are not allowed: give "
+                "fractions of the training from 0 to 1, the start before the stop."
             )
         if self.attention_mask != "own" and self.site not in TOKEN_SITES:
             raise ValueError(
@@ -267,6 +276,10 @@ class Method:
                     "choose a method that mixes, such as amplify, or leave them out."
                 )
             return self
+        # Choices that decide what the other options mean.
+        for name, value, allowed in (("site", site, SITES), ("clean", clean, CLEAN), ("ratio", ratio, RATIOS)):
+            if value is not None:
+                check_choice(f"mixup_{name}", value, allowed)
         if ratio_options:
             changed["ratio"] = self._ratio_with(ratio_options)
         if clean_weight is not None and changed.get("clean", self.clean) != "average":
@@ -338,6 +351,29 @@ class Method:
         return tuple(dict.fromkeys(layers))
 
 
+class UnknownMethodError(KeyError):
+    """A name that no method has."""
+
+    def __str__(self) -> str:
+        # KeyError would quote the sentence.
+        return self.args[0]
+
+
+class Methods(dict[str, Method]):
+    """Methods by name; the complaint about an unknown name names the nearest one.
+
+    Raises:
+        UnknownMethodError: a KeyError of one sentence, for a name that is not there.
+    """
+
+    def __getitem__(self, name: str) -> Method:
+        try:
+            check_choice("method", name, self)
+        except ValueError as error:
+            raise UnknownMethodError(str(error)) from None
+        return super().__getitem__(name)
+
+
 def parse_layers(layers: str | int | Sequence[int | str]) -> str | tuple[int | str, ...]:
     """`"all"`, `"4"`, `"4,8"`, 4 or [4, 8] as `"all"` or a tuple in order, where `"pooled"` comes last.
 
@@ -349,12 +385,18 @@ def parse_layers(layers: str | int | Sequence[int | str]) -> str | tuple[int | s
         layers = layers.strip()
         if layers == "all":
             return "all"
+    layers = plain_in_any_order(layers)
     parts = layers.split(",") if isinstance(layers, str) else layers if isinstance(layers, Sequence) else [layers]
     numbers = [_number(part) for part in parts]
     if not numbers or None in numbers:
-        raise ValueError(f"mixup_layers={layers!r} is not allowed: give 'all' or block numbers such as 4 or 4,8.")
+        raise ValueError(f"mixup_layers={shown(layers)} is not allowed: give 'all' or block numbers such as 4 or 4,8.")
     pooled = ("pooled",) if "pooled" in numbers else ()
     return (*sorted({number for number in numbers if number != "pooled"}), *pooled)
+
+
+def _is_layer(layer: object) -> bool:
+    name = isinstance(layer, str) and layer == "pooled"
+    return name or isinstance(layer, Fraction) or (is_whole(layer) and layer >= 0)
 
 
 def _number(part: object, name: str = "pooled") -> int | str | None:
@@ -370,6 +412,6 @@ def _probe(layer: int, head: str | int | None) -> AttentionProbe:
     number = "average" if head is None else _number(head, "average")
     if number is None:
         raise ValueError(
-            f"mixup_attention_head={head!r} is not allowed: give the number of a head, from 0, or average."
+            f"mixup_attention_head={shown(head)} is not allowed: give the number of a head, from 0, or average."
         )
     return AttentionProbe(int(layer), None if number == "average" else number)

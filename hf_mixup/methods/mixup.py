@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_mixup.methods.method import Method
+from hf_mixup.mixing.checks import check_type, check_whole, is_whole, plain, plain_in_any_order, shown
 from hf_mixup.mixing.partners import PARTNERS
 from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan, SpanPlan, StepKey
 from hf_mixup.mixing.ratios import BatchWeights, Ratio, Spans
@@ -32,8 +33,9 @@ class Mixup:
         special_ids: the ids of the tokens that begin, separate, end and pad texts, for methods that swap tokens.
 
     Raises:
-        ValueError: the method names a block or a head that the model does not have, or swaps tokens without knowing
-            which are special.
+        TypeError: `method` is none.
+        ValueError: the method names a block or a head that the model does not have, draws a weight for each feature
+            without knowing how many there are, or swaps tokens without knowing which are special.
 
     Example:
         >>> from hf_mixup.methods import METHODS
@@ -49,17 +51,29 @@ class Mixup:
         num_layers: int,
         hidden_size: int | None = None,
         num_heads: int | None = None,
-        special_ids: Sequence[int] = (),
+        special_ids: Iterable[int] = (),
     ) -> None:
+        name = method if isinstance(method, str) else "amplify"
+        check_type("method", method, Method, f"a Method, such as METHODS[{name!r}]")
+        check_whole("num_layers", num_layers, lowest=0)
+        for name, size in (("hidden_size", hidden_size), ("num_heads", num_heads)):
+            if size is not None:
+                check_whole(name, size)
         self._told_of_missing_mask = False
         self.method = method
         self.layers = method.resolve_layers(num_layers)
         self.hidden_size = hidden_size
-        self.special_ids = torch.tensor(special_ids)
-        if isinstance(method.ratio, Spans) and not special_ids:
+        self.special_ids = torch.tensor(_ids(special_ids), dtype=torch.int64)
+        draws_features = isinstance(method.ratio, BatchWeights) and method.ratio.kind == "softmax-beta"
+        if hidden_size is None and (method.per_feature or draws_features):
+            raise ValueError(
+                f"mixup_method={method.name!r} draws a weight for each feature: give hidden_size, such as "
+                "model.config.hidden_size."
+            )
+        if isinstance(method.ratio, Spans) and not len(self.special_ids):
             raise ValueError(
                 f"mixup_method={method.name!r} must know the special tokens: give the trainer the tokenizer as "
-                "processing_class."
+                "processing_class, or Mixup the special_ids."
             )
         if isinstance(method.ratio, AttentionProbe):
             layer, head = method.ratio
@@ -80,7 +94,7 @@ class Mixup:
         for field in fields(Method):
             value = getattr(self.method, field.name)
             if field.name not in described and value != field.default:
-                settings[field.name] = value
+                settings[field.name] = plain(value)
         return settings
 
     def plan(self, batch: Mapping[str, Any], labels: Tensor, key: StepKey, progress: float = 0.0) -> Plan | None:
@@ -94,7 +108,16 @@ class Mixup:
             labels: `[batch, ...]`.
             key: names the micro-batch; all randomness follows from it.
             progress: the finished fraction of the training, in [0, 1].
+
+        Raises:
+            TypeError: batch, labels or key are something else.
+            ValueError: labels without rows, a number in the key below 0, or another progress.
         """
+        check_type("batch", batch, Mapping, "the model's inputs by name, such as {'input_ids': ...}")
+        check_type("labels", labels, Tensor, "a tensor [batch, ...]")
+        check_type("key", key, StepKey, "a StepKey, such as StepKey(seed=42, step=0)")
+        if not labels.ndim or not len(labels):
+            raise ValueError(f"labels of shape {list(labels.shape)} have no rows: give a tensor [batch, ...].")
         method, rows = self.method, len(labels)
         if method.site is None or not within(progress, method.start, method.stop):
             return None
@@ -176,7 +199,20 @@ class Mixup:
         return self.method.site, tuple(number for number in self.layers if number != "pooled"), layer
 
 
+def _ids(given: object) -> list[int]:
+    """The ids of a sequence, set, array or tensor.
+
+    Raises:
+        ValueError: something else.
+    """
+    ids = plain_in_any_order(given)
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, Tensor) else [None]
+    if not all(is_whole(number) and number >= 0 for number in ids):
+        raise ValueError(f"special_ids={shown(given)} is not allowed: give the ids of tokens, such as [0, 2, 3].")
+    return [int(number) for number in ids]
+
+
 def _as_dict(ratio: Ratio | AttentionProbe | BatchWeights | Spans | None) -> dict[str, Any]:
     if isinstance(ratio, AttentionProbe):
         return {"attention_layer": ratio.layer, "attention_head": "average" if ratio.head is None else ratio.head}
-    return {} if ratio is None else {name: value for name, value in asdict(ratio).items() if value is not None}
+    return {} if ratio is None else {name: plain(value) for name, value in asdict(ratio).items() if value is not None}

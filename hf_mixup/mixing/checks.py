@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from types import UnionType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,25 +32,31 @@ def is_whole(given: object) -> bool:
 def check_positive(name: str, given: object) -> None:
     """Raise a ValueError unless it is a finite number above 0."""
     if not is_number(given) or not 0 < given < math.inf:
-        raise ValueError(f"{name}={given!r} is not allowed: give a finite number above 0.")
+        raise ValueError(f"{name}={shown(given)} is not allowed: give a finite number above 0.")
 
 
 def check_share(name: str, given: object) -> None:
     """Raise a ValueError unless it is a number from 0 to 1."""
     if not is_number(given) or not 0 <= given <= 1:
-        raise ValueError(f"{name}={given!r} is not allowed: give a number from 0 to 1.")
+        raise ValueError(f"{name}={shown(given)} is not allowed: give a number from 0 to 1.")
+
+
+def check_inner_share(name: str, given: object) -> None:
+    """Raise a ValueError unless it is a number above 0 and below 1."""
+    if not is_number(given) or not 0 < given < 1:
+        raise ValueError(f"{name}={shown(given)} is not allowed: give a number above 0 and below 1.")
 
 
 def check_whole(name: str, given: object, lowest: int = 1) -> None:
     """Raise a ValueError unless it is a whole number of at least `lowest`."""
     if not is_whole(given) or given < lowest:
-        raise ValueError(f"{name}={given!r} is not allowed: give a whole number of at least {lowest}.")
+        raise ValueError(f"{name}={shown(given)} is not allowed: give a whole number of at least {lowest}.")
 
 
 def check_flag(name: str, given: object) -> None:
     """Raise a ValueError unless it is True or False; the string "false" would count as true."""
-    if not isinstance(given, bool):
-        raise ValueError(f"{name}={given!r} is not allowed: give True or False.")
+    if not isinstance(given, bool | np.bool_):
+        raise ValueError(f"{name}={shown(given)} is not allowed: give True or False.")
 
 
 def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
@@ -56,7 +64,7 @@ def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
     allowed = list(allowed)
     if not isinstance(given, str) or given not in allowed:
         raise ValueError(
-            f"{name}={given!r} is unknown{did_you_mean(given, allowed)}: choose one of {', '.join(allowed)}."
+            f"{name}={shown(given)} is unknown{did_you_mean(given, allowed)}: choose one of {', '.join(allowed)}."
         )
 
 
@@ -69,6 +77,44 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """
     guess = nearest(str(given), allowed)
     return f" (did you mean {guess!r}?)" if guess else ""
+
+
+def check_type(name: str, given: object, wanted: type | UnionType, instead: str) -> None:
+    """Raise a TypeError unless it is an object of a class, or of one of several; `instead` says what to give."""
+    if not isinstance(given, wanted):
+        raise TypeError(f"{name}={shown(given)} is a {type(given).__name__}: give {instead}.")
+
+
+def plain(given: object) -> object:
+    """A number of numpy, an array or a tensor as plain Python; anything else as it is.
+
+    Example:
+        >>> plain(np.float32(0.5)), plain(torch.tensor([4, 8]))
+        (0.5, [4, 8])
+    """
+    is_array = isinstance(given, np.generic | np.ndarray) or (isinstance(given, Tensor) and given.ndim)
+    return given.tolist() if is_array else given
+
+
+def plain_in_any_order(given: object) -> object:
+    """As `plain`, for numbers whose order has no meaning: a set too becomes a list.
+
+    Example:
+        >>> plain_in_any_order({8, 4})
+        [4, 8]
+    """
+    return sorted(given, key=str) if isinstance(given, set | frozenset) else plain(given)
+
+
+def shown(given: object) -> str:
+    """What was given, to be quoted in a sentence: on one line, and a long one cut short.
+
+    Example:
+        >>> shown("hidden"), shown(torch.zeros(2, 1))
+        ("'hidden'", 'tensor([[0.], [0.]])')
+    """
+    text = " ".join(repr(given).split())
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def can_read(values: Tensor) -> bool:

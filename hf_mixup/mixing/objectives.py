@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mixup.mixing.checks import can_read, check_choice, check_whole, is_number
+from hf_mixup.mixing.checks import can_read, check_choice, check_type, check_whole, is_number
 from hf_mixup.mixing.plan import BatchPlan, PairPlan, Plan, SpanPlan
 from hf_mixup.mixing.targets import mix_targets
 
@@ -32,6 +32,7 @@ def infer_problem_type(num_labels: int, labels: Tensor) -> str:
         'single_label_classification'
     """
     check_whole("num_labels", num_labels)
+    check_type("labels", labels, Tensor, "a tensor [batch, ...]")
     if num_labels == 1:
         return "regression"
     return MULTI_LABEL if labels.is_floating_point() or has_several(labels) else "single_label_classification"
@@ -154,6 +155,10 @@ class Objective:
 
     def _check(self, logits: Tensor, labels: Tensor, plan: Plan | None, label_weight: Tensor | None) -> None:
         """What fits together, from shapes and types; the values of the labels where they can be read for free."""
+        check_type("logits", logits, Tensor, "the logits of the model's output, floats [rows, classes]")
+        check_type("labels", labels, Tensor, "a tensor [batch, ...]")
+        check_type("plan", plan, Plan | None, "the plan of the batch, or None for a plain one")
+        check_type("label_weight", label_weight, Tensor | None, "the label_weight of the model's output, or None")
         if isinstance(plan, BatchPlan):
             check_whole_batches(self.problem_type, plan.dot_product, self.label_smoothing)
         rows = labels.shape[0] if labels.ndim else 0
@@ -390,6 +395,9 @@ def weighted_mean(losses: Tensor, weights: Tensor, total_weight: Tensor | None =
     Raises:
         ValueError: losses and weights of different shapes.
     """
+    check_type("losses", losses, Tensor, "the losses that Objective gives, [batch]")
+    check_type("weights", weights, Tensor, "the weights that Objective gives, [batch]")
+    check_type("total_weight", total_weight, Tensor | None, "a tensor [], or None for the weight of this batch")
     if losses.shape != weights.shape:
         raise ValueError(
             f"losses {list(losses.shape)} and weights {list(weights.shape)} do not fit each other: give one of each "

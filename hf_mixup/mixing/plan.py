@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from hf_mixup.mixing.attention import mean_over_tokens, token_ratio
-from hf_mixup.mixing.checks import can_read, check_choice, check_whole
+from hf_mixup.mixing.checks import (
+    can_read,
+    check_choice,
+    check_flag,
+    check_inner_share,
+    check_type,
+    check_whole,
+    plain_in_any_order,
+)
 from hf_mixup.mixing.spans import gradient_saliency, segment_numbers, swap_spans
 
 SITES = ("input_ids", "word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
@@ -115,23 +123,24 @@ class PairPlan:
         _check_partner(self.partner)
         check_choice("site", self.site, SITES[1:])
         check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", _blocks(self.layers))
         if self.site in ("word_embeddings", "embeddings") and not self.layers:
             object.__setattr__(self, "layers", (0,))
         self._check_layers()
-        if self.drawn is not None and (self.drawn.ndim or self.site not in LAYER_SITES):
-            raise ValueError(
-                f"drawn of shape {list(self.drawn.shape)} does not fit site={self.site!r}: give one number, at the "
-                "sites that have layers."
-            )
-        if self.drawn_layer is not None and self.drawn is None:
+        if self.drawn is not None:
+            self._check_drawn()
+        elif self.drawn_layer is not None:
             raise ValueError(f"drawn_layer={self.drawn_layer!r} stands beside drawn: give both, or neither.")
-        if self.clean_weight is not None and not 0 < self.clean_weight < 1:
-            raise ValueError(f"clean_weight={self.clean_weight} is not allowed: give a number above 0 and below 1.")
+        if self.clean_weight is not None:
+            check_inner_share("clean_weight", self.clean_weight)
         if (self.weight is None) != (self.probe is not None):
             raise ValueError("A plan has either a weight or a probe that finds it: give one of the two.")
+        if self.probe is not None:
+            _check_probe(self.probe)
         if self.inverse is None:
             object.__setattr__(self, "inverse", torch.argsort(self.partner))
+        else:
+            _check_inverse(self.inverse, self.partner)
         if self.weight is not None:
             self._check_weight(self.rows)
 
@@ -153,6 +162,25 @@ class PairPlan:
                 f"layers={self.layers} does not fit site={self.site!r}: hidden takes blocks from 0, attention and "
                 "attention_block from 1, each at least one; the other sites take none."
             )
+
+    def _check_drawn(self) -> None:
+        check_type("drawn", self.drawn, Tensor, "an int64 tensor [], such as torch.tensor(4)")
+        if self.drawn.ndim or self.site not in LAYER_SITES:
+            raise ValueError(
+                f"drawn of shape {list(self.drawn.shape)} does not fit site={self.site!r}: give one number, at the "
+                "sites that have layers."
+            )
+        if self.drawn.dtype != torch.int64:
+            raise ValueError(f"drawn of {self.drawn.dtype} is no block: give an int64 tensor, as torch.tensor(4) is.")
+        if self.drawn_layer is not None:
+            check_whole("drawn_layer", self.drawn_layer, lowest=0)
+        if can_read(self.drawn):
+            drawn = int(self.drawn)
+            if drawn not in self.layers or self.drawn_layer not in (None, drawn):
+                raise ValueError(
+                    f"drawn={drawn} and drawn_layer={self.drawn_layer} do not fit layers={self.layers}: give one of "
+                    "the layers, the same twice."
+                )
 
     def _check_weight(self, rows: int) -> None:
         _check_shares("weight", self.weight)
@@ -182,7 +210,18 @@ class PairPlan:
 
         Args:
             attention_mask: `[batch, length]`, nonzero where there is a token.
+
+        Raises:
+            TypeError, ValueError: it is no tensor of that shape, or the plan has no weight yet.
         """
+        check_type("attention_mask", attention_mask, Tensor, "a tensor [batch, length]")
+        if attention_mask.ndim != 2 or len(attention_mask) != self.rows:
+            raise ValueError(
+                f"attention_mask of shape {list(attention_mask.shape)} does not fit a plan for {self.rows} rows: give "
+                "a tensor [batch, length]."
+            )
+        if self.weight is None:
+            raise ValueError("A plan with a probe has no weight to skip padding with: give the plan a weight.")
         tokens = attention_mask.bool()
         both = (tokens & tokens.index_select(0, self.partner)).unsqueeze(-1)
         return replace(self, weight=torch.where(both, self.weight, 1.0))
@@ -207,10 +246,13 @@ class PairPlan:
             layer: the block this call stands in, for the sites that have layers.
 
         Raises:
-            ValueError: weights for another number of tokens or features than the states have.
+            TypeError, ValueError: an unknown site; states that are no tensor or have other rows than the plan; weights for
+                another number of tokens or features than the states have.
         """
+        check_choice("site", site, SITES)
         if site != self.site or (self.layers and layer not in self.layers):
             return states
+        _check_rows(states, self.rows, may_be_twice=self.clean_weight is not None)
         known = self._known_layer()
         if known not in (None, layer) and self.clean_weight is None:
             # Where clean rows are trained along, they and the mixed ones part at the first of the layers.
@@ -341,6 +383,7 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         check_choice("site", self.site, ("pooled", "logits"))
+        check_flag("dot_product", self.dot_product)
         _check_shares("weights", self.weights)
         if self.weights.ndim not in (2, 3) or (self.weights.ndim == 3 and self.site == "logits"):
             raise ValueError(
@@ -361,8 +404,10 @@ class BatchPlan:
 
     def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
         """`[batch, features]` as `[points, features]` if this plan mixes `site`, else `states` itself."""
+        check_choice("site", site, SITES)
         if site != self.site:
             return states
+        _check_rows(states, self.rows)
         weights = self.weights.to(states.dtype)
         return weights @ states if weights.ndim == 2 else torch.einsum("pbh,bh->ph", weights, states)
 
@@ -407,6 +452,14 @@ class SpanPlan:
 
     def __post_init__(self) -> None:
         _check_partner(self.partner)
+        check_type("special_ids", self.special_ids, Tensor, "an int64 tensor [specials], such as torch.tensor([0, 2])")
+        if self.special_ids.ndim != 1 or self.special_ids.dtype != torch.int64:
+            raise ValueError(
+                f"special_ids must be an int64 tensor [specials], got {self.special_ids.dtype} "
+                f"{list(self.special_ids.shape)}."
+            )
+        check_inner_share("window", self.window)
+        check_inner_share("clean_weight", self.clean_weight)
 
     @property
     def rows(self) -> int:
@@ -497,10 +550,14 @@ def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None 
     Returns:
         A new tensor of the shape and dtype of `states`.
 
+    Raises:
+        TypeError, ValueError: something that is no tensor, or has another number of rows.
+
     Example:
         >>> mix(torch.tensor([1.0, 3.0]), torch.tensor([1, 0]), torch.tensor(0.25))
         tensor([2.5000, 1.5000])
     """
+    _check_mix(states, partner, weight, inverse)
     if weight.requires_grad:
         return weight * states + (1 - weight) * states.index_select(0, partner)
     if inverse is None:
@@ -546,6 +603,62 @@ def _lerp_(start: Tensor, end: Tensor, weight: Tensor, rest: Tensor | None = Non
     if rest is not None:
         return start.mul_(rest).addcmul_(end, weight)
     return start.lerp_(end, weight.to(start.dtype))
+
+
+def _check_rows(states: Tensor, rows: int, may_be_twice: bool = False) -> None:
+    check_type("states", states, Tensor, "a tensor [batch, ...]")
+    if states.ndim < 2 or (states.shape[0] != rows and not (may_be_twice and states.shape[0] == 2 * rows)):
+        raise ValueError(
+            f"states of shape {list(states.shape)} do not fit a plan for {rows} rows: give [batch, length, hidden] or "
+            "[batch, features]."
+        )
+
+
+def _check_mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None) -> None:
+    check_type("states", states, Tensor, "a tensor [batch, ...]")
+    check_type("partner", partner, Tensor, "an int64 tensor [batch]")
+    check_type("weight", weight, Tensor, "a tensor, such as torch.tensor(0.7)")
+    check_type("inverse", inverse, Tensor | None, "torch.argsort(partner), or leave it out")
+    if inverse is not None and inverse.shape != partner.shape:
+        raise ValueError(
+            f"inverse of shape {list(inverse.shape)} is not that of partner: give torch.argsort(partner)."
+        )
+    if not states.ndim or not states.is_floating_point() or partner.shape != states.shape[:1]:
+        raise ValueError(
+            f"states of {states.dtype} and shape {list(states.shape)} do not fit a partner of shape "
+            f"{list(partner.shape)}: give floats [batch, ...] and one partner for each row."
+        )
+    sizes = zip(reversed(weight.shape), reversed(states.shape), strict=False)
+    if weight.ndim > states.ndim or not weight.is_floating_point() or any(own not in (1, all_) for own, all_ in sizes):
+        raise ValueError(
+            f"weight of {weight.dtype} and shape {list(weight.shape)} does not fit states of shape "
+            f"{list(states.shape)}: give floats, one [] or one for each row [batch, 1, 1]."
+        )
+
+
+def _blocks(given: object) -> tuple[int, ...]:
+    blocks = plain_in_any_order(given)
+    if not isinstance(blocks, tuple | list | range):
+        raise ValueError(f"layers={given!r} is not allowed: give a tuple of blocks, such as (4, 8) or (4,).")
+    return tuple(blocks)
+
+
+def _check_probe(probe: AttentionProbe) -> None:
+    check_type("probe", probe, AttentionProbe, "AttentionProbe(layer, head)")
+    check_whole("the layer of the probe", probe.layer)
+    if probe.head is not None:
+        check_whole("the head of the probe", probe.head, lowest=0)
+
+
+def _check_inverse(inverse: Tensor, partner: Tensor) -> None:
+    check_type("inverse", inverse, Tensor, "torch.argsort(partner), or leave it out")
+    # On a device the check would wait for the values.
+    fits = inverse.shape == partner.shape and inverse.dtype == torch.int64
+    if fits and can_read(inverse) and can_read(partner):
+        # Of a permutation the inverse is its own sorting.
+        fits = torch.equal(inverse, torch.argsort(partner))
+    if not fits:
+        raise ValueError("inverse is not the inverse permutation of partner: give torch.argsort(partner), or nothing.")
 
 
 def _check_shares(name: str, shares: Tensor) -> None:

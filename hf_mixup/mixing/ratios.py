@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_mixup.mixing.checks import check_choice, check_positive, check_share, check_whole, is_number
+from hf_mixup.mixing.checks import (
+    check_choice,
+    check_inner_share,
+    check_positive,
+    check_share,
+    check_type,
+    check_whole,
+    shown,
+)
 
 RATIOS = ("beta", "beta-max", "max-of-n", "constant")
 
@@ -50,7 +58,11 @@ class Ratio:
             if value is None and name in needed:
                 raise ValueError(f"mixup_ratio={self.kind!r} needs {option}: give it a value.")
             if value is not None and name not in needed:
-                raise ValueError(f"{option}={value!r} is not used by mixup_ratio={self.kind!r}: leave it out.")
+                other = {"draws": "max-of-n", "lam": "constant"}.get(name, "beta")
+                raise ValueError(
+                    f"{option}={shown(value)} is not used by mixup_ratio={self.kind!r}: add mixup_ratio={other!r} (in "
+                    f'with_options ratio="{other}"), or leave it out.'
+                )
         if self.alpha is not None:
             check_positive("mixup_alpha", self.alpha)
         if self.draws is not None:
@@ -60,6 +72,8 @@ class Ratio:
 
     def draw(self, generator: np.random.Generator, size: int) -> np.ndarray:
         """`size` independent ratios, `[size]` float32 in [0, 1]."""
+        check_type("generator", generator, np.random.Generator, "np.random.default_rng(SEED)")
+        check_whole("size", size)
         if self.kind == "constant":
             ratios = np.full(size, self.lam)
         elif self.kind == "max-of-n":
@@ -85,8 +99,7 @@ class Spans:
     window: float = 0.1
 
     def __post_init__(self) -> None:
-        if not is_number(self.window) or not 0 < self.window < 1:
-            raise ValueError(f"window={self.window!r} is not allowed: give a number above 0 and below 1.")
+        check_inner_share("window", self.window)
 
 
 BATCH_WEIGHTS = ("softmax-beta", "softmax-uniform", "pairs")
@@ -141,6 +154,10 @@ class BatchWeights:
         """The weights of one batch: `[points, rows, features]` for `softmax-beta`, `[points, rows]` for
         `softmax-uniform`, `[points * rows * rows, rows]` for `pairs`; float32, each summing to 1 over the rows.
         """
+        check_type("generator", generator, np.random.Generator, "np.random.default_rng(SEED)")
+        check_whole("rows", rows)
+        if self.kind == "softmax-beta":
+            check_whole("features", features)
         if self.kind == "pairs":
             own = torch.eye(rows, device=device).repeat_interleave(rows, dim=0)
             theirs = torch.eye(rows, device=device).repeat(rows, 1)

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
-from hf_mixup.mixing.checks import check_whole
+from hf_mixup.mixing.checks import check_type, check_whole
 
 
 def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tensor:
@@ -20,12 +20,15 @@ def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tenso
         label_weight: `[batch]`, the own target's share.
 
     Raises:
+        TypeError: something that is no tensor.
         ValueError: targets that are no floats, or shapes that do not fit each other.
 
     Example:
         >>> mix_targets(torch.tensor([0.0, 4.0]), torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
         tensor([1., 3.])
     """
+    for name, given in (("targets", targets), ("partner", partner), ("label_weight", label_weight)):
+        check_type(name, given, Tensor, "a tensor with one row for each row of the batch")
     if not targets.is_floating_point():
         raise ValueError(f"targets of {targets.dtype} cannot be mixed: give floats, such as targets.float().")
     if targets.ndim < 1 or not partner.shape == label_weight.shape == targets.shape[:1]:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from hf_mixup.mixing.checks import check_type
 from hf_mixup.modeling.albert import MixupAlbertForSequenceClassification
 from hf_mixup.modeling.bert import MixupBertForSequenceClassification
 from hf_mixup.modeling.camembert import MixupCamembertForSequenceClassification
@@ -96,6 +97,7 @@ class AutoMixupModelForSequenceClassification:
 
 
 def _model_class(config: PreTrainedConfig) -> type[MixupModel]:
+    check_type("config", config, PreTrainedConfig, "a config, or the name of a model to from_pretrained")
     if config.model_type not in MODELS:
         raise ValueError(
             f"The model family {config.model_type!r} has no mixup class: supported are {', '.join(sorted(MODELS))}; "

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from hf_mixup.mixing.attention import attention_relevance
+from hf_mixup.mixing.checks import check_type
 from hf_mixup.mixing.plan import AttentionProbe, BatchPlan, PairPlan, Plan
 
 
@@ -82,6 +83,7 @@ class MixupModel(PreTrainedModel):
             mixup: what to mix; None makes this the parent's forward pass.
 
         Raises:
+            TypeError: `mixup` is no plan, such as the name of a method.
             ValueError: labels together with a plan, or a plan that does not fit the batch or the model.
         """
         inputs = {
@@ -181,6 +183,7 @@ class MixupModel(PreTrainedModel):
             ValueError: the plan is for another number of rows, or names a block or a head that the model does not
                 have.
         """
+        check_type("mixup", mixup, Plan, "the plan of a batch, as Mixup.plan(...) returns it")
         source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
         if mixup.rows != source.shape[0]:
             raise ValueError(f"The plan is for {mixup.rows} rows, but the batch has {source.shape[0]}.")

@@ -11,12 +11,13 @@ from typing import Any
 from transformers import TrainingArguments
 
 from hf_mixup.methods import METHODS, Method
-from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole
+from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole, plain, plain_in_any_order
+from hf_mixup.trainer.legacy import LEGACY_FLAGS
 from hf_mixup.trainer.length_pairs import check_even
 
 
-def _naming_the_nearest(arguments: type) -> type:
-    """A dataclass that answers an unknown option with the option that is spelled most like it."""
+def _naming_the_right_one(arguments: type) -> type:
+    """A dataclass that answers an unknown option with what replaces it, or the option that is spelled most like it."""
     generated = arguments.__init__
     known = [option.name for option in fields(arguments) if option.init]
 
@@ -24,17 +25,23 @@ def _naming_the_nearest(arguments: type) -> type:
     def init(self: Any, *args: Any, **options: Any) -> None:
         for name in options:
             if name not in known:
-                raise TypeError(
-                    f"{arguments.__name__} has no option {name!r}{did_you_mean(name, known)}: leave it out, or give "
-                    "the option that you meant."
-                )
+                raise TypeError(f"{arguments.__name__} has no option {name!r}{_instead(name, known)}.")
         generated(self, *args, **options)
 
     arguments.__init__ = init
     return arguments
 
 
-@_naming_the_nearest
+def _instead(name: str, known: list[str]) -> str:
+    """What to give in place of an option that does not exist."""
+    legacy = LEGACY_FLAGS.get(name)
+    # Some belong to the script alone, and some are back in another version of transformers.
+    if legacy is not None and (legacy.now is None or legacy.now in known):
+        return f", which {legacy.in_python()}"
+    return f"{did_you_mean(name, known)}: leave it out, or give the option that you meant"
+
+
+@_naming_the_right_one
 @dataclass
 class MixupTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the options of mixup; their defaults are those of the chosen method's paper.
@@ -175,6 +182,10 @@ class MixupTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        # numpy's numbers and arrays become what JSON can hold.
+        for option in fields(self):
+            setattr(self, option.name, plain(getattr(self, option.name)))
+        self.mixup_layers = plain_in_any_order(self.mixup_layers)
         self.mixup()
         self.parse_class_weights()
         # What numpy's generators take.

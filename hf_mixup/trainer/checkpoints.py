@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import safe_globals
 from transformers.trainer_utils import IntervalStrategy
 
+from hf_mixup.mixing.checks import check_type
 from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 
@@ -45,27 +46,31 @@ class SaveError(RuntimeError):
 # ---- Which checkpoint ----
 
 
-def whole_checkpoint(args: MixupTrainingArguments, given: bool | str) -> str:
+def whole_checkpoint(args: MixupTrainingArguments, given: bool | str, has_config: bool = True) -> str:
     """Find the checkpoint to go on from; every process of the run calls this.
 
     Args:
         args: the arguments of the run that goes on.
         given: the folder of a checkpoint; or True for the newest whole one of `args.output_dir`: newer ones, which
             were not written to the end or are damaged, are then renamed to `broken-checkpoint-N`, with a warning.
+        has_config: whether the model saves a `config.json`; a module that only holds a transformers model does not.
 
     Returns:
         The folder of a checkpoint that has every file of such a run, and all of them open.
 
     Raises:
         CheckpointError: if there is none; nothing is renamed then.
+        TypeError: `given` is no folder.
 
     Example:
         >>> whole_checkpoint(MixupTrainingArguments(output_dir="out"), True)  # doctest: +SKIP
         'out/checkpoint-500'
     """
+    if given is not True:
+        check_type("resume_from_checkpoint", given, str | os.PathLike, "the folder of a checkpoint, or True")
     with args.main_process_first(local=args.save_on_each_node, desc="checking the checkpoints"):
         if given is True:
-            folder, broken = _newest_whole(args)
+            folder, broken = _newest_whole(args, has_config)
             if args.should_save:
                 for each, fault in broken.items():
                     logger.warning(f"{each} is not whole ({fault}): it is now called {set_aside(each).name}.")
@@ -76,7 +81,7 @@ def whole_checkpoint(args: MixupTrainingArguments, given: bool | str) -> str:
                     f"{given} is the folder of a run, not one of its checkpoints: give {checkpoints(given)[0]}, or "
                     "true for the newest whole one of the output_dir."
                 )
-            fault = fault_of(folder, args)
+            fault = fault_of(folder, args, has_config)
             if fault is not None:
                 raise CheckpointError(
                     f"The checkpoint {given} cannot be resumed from ({fault}): give the folder of another one, such "
@@ -96,11 +101,11 @@ def whole_checkpoint(args: MixupTrainingArguments, given: bool | str) -> str:
     return str(folder)
 
 
-def _newest_whole(args: MixupTrainingArguments) -> tuple[Path, dict[Path, str]]:
+def _newest_whole(args: MixupTrainingArguments, has_config: bool) -> tuple[Path, dict[Path, str]]:
     """The newest whole checkpoint, and what is wrong with each newer one."""
     broken: dict[Path, str] = {}
     for folder in checkpoints(args.output_dir):
-        fault = fault_of(folder, args)
+        fault = fault_of(folder, args, has_config)
         if fault is None:
             return folder, broken
         broken[folder] = fault
@@ -133,25 +138,26 @@ def set_aside(folder: Path) -> Path:
 # ---- What is wrong with a checkpoint ----
 
 
-def fault_of(folder: Path, args: MixupTrainingArguments) -> str | None:
+def fault_of(folder: Path, args: MixupTrainingArguments, has_config: bool = True) -> str | None:
     """What keeps a run from going on exactly where a checkpoint was saved, such as "it has no optimizer.pt".
 
     Args:
         folder: the folder of the checkpoint.
         args: the arguments of the run that goes on: they decide which files it needs.
+        has_config: as in `whole_checkpoint`.
 
     Returns:
         The first fault, or None for a whole checkpoint. One that was saved with `save_only_model` is whole.
     """
-    return next(_faults(folder, args), None)
+    return next(_faults(folder, args, has_config), None)
 
 
-def _faults(folder: Path, args: MixupTrainingArguments) -> Iterator[str]:
+def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Iterator[str]:
     # The state is written last: where it is missing, nothing else tells more.
     yield from _fault_of_file(folder / STATE, _read_state)
     sharded = _is_sharded(folder)
     if not sharded:
-        yield from _faults_of_weights(folder)
+        yield from _faults_of_weights(folder, has_config)
     if _is_weights_only(folder):
         return
     if not sharded:
@@ -165,13 +171,14 @@ def _faults(folder: Path, args: MixupTrainingArguments) -> Iterator[str]:
         yield from _fault_of_file(folder / name, _torch_reader("python", "numpy", "cpu"))
 
 
-def _faults_of_weights(folder: Path) -> Iterator[str]:
+def _faults_of_weights(folder: Path, has_config: bool) -> Iterator[str]:
     adapter, index = folder / "adapter_config.json", folder / "model.safetensors.index.json"
     if adapter.exists():
         yield from _fault_of_file(adapter, _read_object)
         yield from _fault_of_file(folder / "adapter_model.safetensors", _read_tensors)
         return
-    yield from _fault_of_file(folder / "config.json", _read_object)
+    if has_config:
+        yield from _fault_of_file(folder / "config.json", _read_object)
     if index.exists():
         yield from _fault_of_file(index, _shards)
         for name in _shards(index):

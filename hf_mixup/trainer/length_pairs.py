@@ -9,6 +9,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_mixup.mixing.checks import check_whole
+
 
 class LengthGroupedPairSampler(Sampler[int]):
     """Draws pairs over the whole data set first, and only then puts pairs of alike length into a batch.
@@ -28,7 +30,7 @@ class LengthGroupedPairSampler(Sampler[int]):
         num_processes: as many batches are trained on at the same time, and are of alike length too.
 
     Raises:
-        ValueError: an odd batch size.
+        ValueError: an odd batch size, or lengths, a seed or a number of processes that are none.
 
     Example:
         >>> sorted(LengthGroupedPairSampler([9, 2, 8, 1, 7, 3], batch_size=2, seed=0))
@@ -37,7 +39,14 @@ class LengthGroupedPairSampler(Sampler[int]):
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, num_processes: int = 1) -> None:
         check_even(batch_size)
+        check_whole("seed", seed, lowest=0)
+        check_whole("num_processes", num_processes)
         self.lengths = np.asarray(lengths)
+        if self.lengths.ndim != 1 or (self.lengths.size and self.lengths.dtype.kind not in "iu"):
+            raise ValueError(
+                f"lengths are {self.lengths.dtype} of shape {list(self.lengths.shape)}: give the number of tokens of "
+                "each row, such as [9, 2, 8]."
+            )
         self.rows = batch_size * num_processes
         self.seed = seed
         self.epoch = 0
@@ -67,6 +76,7 @@ class LengthGroupedPairSampler(Sampler[int]):
 
 def check_even(batch_size: int) -> None:
     """Raise a ValueError for batches that would cut a pair apart."""
+    check_whole("batch_size", batch_size)
     if batch_size % 2:
         raise ValueError(
             "mixup_partner='neighbour' with train_sampling_strategy='group_by_length' puts pairs into batches, and "

@@ -13,6 +13,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
+from hf_mixup.mixing.checks import check_type
+
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 128 + signal.SIGTERM
@@ -34,12 +36,14 @@ def save_on_sigterm(trainer: Trainer) -> Iterator[None]:
         trainer: the trainer that is going to train.
 
     Raises:
+        TypeError: it is no trainer.
         SystemExit: code 143 (128 + 15), out of `train`, after the checkpoint.
 
     Example:
         >>> with save_on_sigterm(trainer):  # doctest: +SKIP
         ...     trainer.train()
     """
+    check_type("trainer", trainer, Trainer, "the trainer that is going to train, such as a MixupTrainer")
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -173,8 +174,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 "`accelerate launch YOUR_SCRIPT ...`, or show it one GPU with CUDA_VISIBLE_DEVICES=0."
             )
         self._start_anew()
-        if resume_from_checkpoint:
-            resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint)
+        if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
+            has_config = isinstance(self.model, PreTrainedModel)
+            resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint, has_config)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -269,6 +271,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                     f"mixup_method={method.name!r} cannot train a {type(self.model).__name__}, which does not mix: "
                     "load the model with AutoMixupModelForSequenceClassification, or choose mixup_method='none'."
                 )
+            if method.site is not None:
+                _check_takes_plans(self.model)
             if method.updates > 1 and self.args.gradient_accumulation_steps > 1:
                 raise ValueError(
                     f"mixup_updates={method.updates} makes several updates of a batch, gradient_accumulation_steps="
@@ -349,7 +353,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
         else:
             labels = inputs.pop("labels")
-            outputs = model(**inputs) if plan is None else model(**inputs, mixup=plan)
+            outputs = model(**inputs) if plan is None else _mixed_output(model(**inputs, mixup=plan))
             if plan is not None and self._has_gate():
                 outputs.label_weight = self._label_gate(outputs.pooled)
             loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch, planned)
@@ -640,6 +644,26 @@ def _check_no_column(batch: dict[str, Any]) -> None:
             f"The batches hold a column {PLAN!r}, which is the name under which a plan goes to the model: rename it, "
             "or leave remove_unused_columns on, which removes it."
         )
+
+
+def _check_takes_plans(model: nn.Module) -> None:
+    """A module of the user's own around a mixup model must hand the plan down to it."""
+    parameters = inspect.signature(model.forward).parameters
+    if PLAN not in parameters and all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        raise ValueError(
+            f"The forward of {type(model).__name__} takes no {PLAN!r}, the plan of a batch: add the parameter "
+            f"{PLAN}=None to it, and give that to the mixup model inside ({PLAN}={PLAN})."
+        )
+
+
+def _mixed_output(outputs: Any) -> Any:
+    """What a model made of a plan: a module of the user's own may have kept the plan to itself."""
+    if not hasattr(outputs, "label_weight"):
+        raise TypeError(
+            f"The forward of the model gave a {type(outputs).__name__} without label_weight for a mixed batch: give "
+            f"{PLAN}={PLAN} to the mixup model inside, and return its output."
+        )
+    return outputs
 
 
 def _check_loss_func(method: Method) -> None:

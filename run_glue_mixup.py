@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from pickle import UnpicklingError
 
 import datasets
@@ -45,13 +46,12 @@ from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed
 from hf_mixup.glue.arguments import parse_arguments, split_names
-from hf_mixup.glue.faults import fault_sentence
+from hf_mixup.glue.faults import fault_sentence, tell, watch_the_background
 from hf_mixup.glue.folders import (
     check_model_folder,
     check_output_dir,
     find_checkpoint,
     longest_input,
-    read_results,
 )
 from hf_mixup.glue.labels import Labels, infer_labels, labels_of_model
 from hf_mixup.glue.loading import (
@@ -76,6 +76,8 @@ from hf_mixup.trainer import (
     NonFiniteLossError,
     save_on_sigterm,
 )
+from hf_mixup.trainer.checkpoints import written_beside
+from hf_mixup.trainer.saving import read_results
 
 logger = logging.getLogger(__name__)
 
@@ -478,12 +480,12 @@ def check_request(data_args: DataTrainingArguments, training_args: MixupTraining
             "--mixup_updates makes several updates of a batch and --gradient_accumulation_steps one update of several "
             "batches; set one of the two to 1"
         )
-    # torch counts the processes only where it knows a backend for their device.
+    # torch counts the processes only where it knows a backend for their device, which an Apple GPU has none of.
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and training_args.world_size == 1:
         raise UsageError(
-            f"{processes} processes were started, but each would train alone and write into the same folder; on CPUs "
-            "add --use_cpu, which makes them one run"
+            f"{processes} processes were started, but each would train alone and write into the same folder; add "
+            "--use_cpu, which makes them one run on the CPU"
         )
     if training_args.do_train and training_args.n_gpu > 1 and training_args.mixup().site is not None:
         raise UsageError(
@@ -749,10 +751,9 @@ def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:
 def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
     """Write one line per row: its number from 0, and the class, the score, or the JSON list of classes."""
     predictions = scores_to_predictions("single" if labels.kind == "soft" else labels.kind, scores)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("index\tprediction\n")
-        for index, prediction in enumerate(predictions):
-            file.write(f"{index}\t{labels.decode(prediction)}\n")
+    lines = [f"{index}\t{labels.decode(prediction)}\n" for index, prediction in enumerate(predictions)]
+    with written_beside(Path(path)) as file:
+        file.write_text("".join(["index\tprediction\n", *lines]), encoding="utf-8")
 
 
 def cli(argv: list[str] | None = None) -> int:
@@ -762,16 +763,17 @@ def cli(argv: list[str] | None = None) -> int:
         The exit code: 0; 2 for a mistake of the user; 1 for a loss that became NaN or infinite, a full disk or
         memory, or an upload that failed. After SIGTERM in training the process ends with 143.
     """
+    watch_the_background()
     try:
         main(argv)
     except UsageError as error:
-        sys.stderr.write(f"{as_one_line(error)}\n")
+        tell(as_one_line(error))
         return 2
     except Exception as error:
         sentence = fault_sentence(error)
         if sentence is None:
             raise
-        sys.stderr.write(f"{sentence}\n")
+        tell(sentence)
         return 1
     return 0
 

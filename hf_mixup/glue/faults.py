@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
+import time
 from dataclasses import fields
+from functools import cache
 
 import torch
 from transformers import TrainingArguments
@@ -12,8 +18,12 @@ from hf_mixup.hub import HubError
 from hf_mixup.trainer.checkpoints import SaveError, disk_fault
 from hf_mixup.trainer.trainer import NonFiniteLossError
 
+logger = logging.getLogger(__name__)
+
 # transformers 5.23 has given --gradient_checkpointing a new name.
 _NAMES = {field.name for field in fields(TrainingArguments)}
+# Seconds; torchrun looks every tenth of one whether a process has failed.
+_WAIT = 5.0
 _CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _NAMES else "gradient_checkpointing"
 
 
@@ -41,9 +51,61 @@ def fault_sentence(error: BaseException) -> str | None:
         )
     reason = disk_fault(error)
     if reason is not None:
-        path = getattr(error, "filename", None) or "a file"
-        return f"the disk failed at {path} ({reason}): make room there and run the same again"
+        path = getattr(error, "filename", None)
+        where = "the disk failed" if path is None else f"the disk failed at {path}"
+        return f"{where} ({reason}): make room there and run the same again"
     return None
+
+
+def watch_the_background() -> None:
+    """Make a line of what the disk refuses a thread, such as TensorBoard's, or what is closed as the process ends.
+
+    Python would print a traceback there, and the run would go on. All other errors keep theirs.
+    """
+    if threading.excepthook is not _in_thread:
+        _Stock.in_thread, threading.excepthook = threading.excepthook, _in_thread
+    if sys.unraisablehook is not _at_end:
+        _Stock.at_end, sys.unraisablehook = sys.unraisablehook, _at_end
+
+
+class _Stock:
+    """Python's own hooks."""
+
+    in_thread = threading.excepthook
+    at_end = sys.unraisablehook
+
+
+def _in_thread(raised: threading.ExceptHookArgs) -> None:
+    if not _is_told(raised.exc_value):
+        _Stock.in_thread(raised)
+
+
+def _at_end(raised: sys.UnraisableHookArgs) -> None:
+    if not _is_told(raised.exc_value):
+        _Stock.at_end(raised)
+
+
+def _is_told(error: BaseException | None) -> bool:
+    reason = None if error is None else disk_fault(error)
+    if reason is not None:
+        _tell_of_background(reason)
+    return reason is not None
+
+
+@cache
+def _tell_of_background(reason: str) -> None:
+    logger.warning(f"The disk failed for a log that is written beside the run ({reason}): the log is not complete.")
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to stderr: once, when all processes of a run meet the same fault.
+
+    Launchers end the other processes as soon as one has failed, so the others wait for that, and speak only when the
+    main process did not fail.
+    """
+    if int(os.environ.get("RANK", 0)):
+        time.sleep(_WAIT)
+    sys.stderr.write(f"{sentence}\n")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

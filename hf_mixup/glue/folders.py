@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from hf_mixup.errors import UsageError, listed
 from hf_mixup.trainer.arguments import MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import CheckpointError, whole_checkpoint
+from hf_mixup.trainer.checkpoints import PART_PREFIX, CheckpointError, whole_checkpoint
+from hf_mixup.trainer.saving import ALL_RESULTS
 
-_RESULT_FILES = ("all_results.json", "eval_results.json", "train_results.json")
+_RESULT_FILES = (ALL_RESULTS, "eval_results.json", "train_results.json")
 _RUN_PATTERN = re.compile(
-    r"(broken-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
+    rf"{PART_PREFIX}.+|(broken-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
 )
 # What checkpoints hold, and folders of runs do not.
 _OF_CHECKPOINTS = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"}
@@ -67,6 +68,8 @@ def check_output_dir(path: str) -> None:
             f"--output_dir {path} is a checkpoint of a run, which would be overwritten; give a new or empty folder, "
             "or the folder of the run"
         )
+    # What a full disk leaves of a file.
+    names -= {name for name in _RESULT_FILES if name in names and not (folder / name).stat().st_size}
     results = {name: _json_object(folder / name) for name in _RESULT_FILES if name in names}
     # Other programs write files of these names too.
     is_results = any(key.startswith(("train_", "eval_")) for content in results.values() for key in content or ())
@@ -76,7 +79,7 @@ def check_output_dir(path: str) -> None:
             f"({listed(sorted(names), limit=3)}); give a new or empty folder"
         )
     # The results of this run are added to that file.
-    if results.get("all_results.json", {}) is None:
+    if results.get(ALL_RESULTS, {}) is None:
         raise UsageError(f"--output_dir {path} has an all_results.json that cannot be read; delete it")
 
 
@@ -139,12 +142,6 @@ def check_model_folder(name_or_path: str, config_name: str | None, tokenizer_nam
         )
     if tokenizer_name is None and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
         raise UsageError(f"the model folder {name_or_path} has no tokenizer files; give --tokenizer_name")
-
-
-def read_results(output_dir: str) -> dict[str, float]:
-    """Return the content of `all_results.json`; empty if a run has not written it."""
-    file = Path(output_dir) / "all_results.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def longest_input(model: PreTrainedModel) -> int | None:

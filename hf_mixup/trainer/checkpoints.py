@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import safe_globals
@@ -27,11 +27,14 @@ from hf_mixup.trainer.arguments import MixupTrainingArguments
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
+# Not uploaded, as everything whose name begins like this.
+PART_PREFIX = "_part-of-"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # FSDP and DeepSpeed keep weights and optimizer in layouts of their own, which they check when they load them.
 _SHARDED = ("pytorch_model_fsdp*", "global_step*")
 # What is written of the run beside the model; without any of it a checkpoint holds a model and no more.
 _RUN_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+_TORCH_WRITERS = "inline_container|PytorchStreamWriter|basic_ios|iostream error"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
@@ -330,14 +333,50 @@ def disk_fault(error: BaseException) -> str | None:
         'no space left on device'
     """
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (match := re.search(r"os error (\d+)", str(error))):
+    # safetensors and tokenizers are written in Rust, and have no exception of Python for it.
+    if number is None and (match := re.search(r"os error (\d+)", str(error))):
         number = int(match[1])
     if number in _DISK_ERRORS:
         return os.strerror(number).lower()
     # torch does not pass on what the system said when it could not write all of a file.
-    if isinstance(error, RuntimeError) and re.search(r"inline_container|PytorchStreamWriter", str(error)):
+    if isinstance(error, RuntimeError) and re.search(_TORCH_WRITERS, str(error)):
         return "torch could not write all of a file, is the disk full?"
     return None
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A file to write into, which takes the place of `path` once it is whole: what stood there is never lost.
+
+    Raises:
+        OSError: it could not be written, on a full disk for example; it names `path`.
+
+    Example:
+        >>> with written_beside(Path("results.json")) as file:  # doctest: +SKIP
+        ...     file.write_text("{}")
+    """
+    beside = path.with_name(f"{PART_PREFIX}{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def without_leftovers(folder: Path) -> Iterator[None]:
+    """Remove the files that came into a folder before an error: half of a model would pass for something else's."""
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            if path.is_file():
+                path.unlink()
+        raise
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from hf_mixup.hub import (
     snapshot,
     upload,
 )
+from hf_mixup.trainer.checkpoints import written_beside
 from hf_mixup.trainer.model_card import card_facts, model_card
 
 logger = logging.getLogger(__name__)
@@ -183,7 +184,9 @@ class HubMixin:
             dataset_config=next(iter(_listed(dataset_args)), None),
             command=None if command is None else list(command),
         )
-        model_card(facts).save(Path(self.args.output_dir) / "README.md")
+        path = Path(self.args.output_dir) / "README.md"
+        with written_beside(path) as beside:
+            model_card(facts).save(beside)
 
 
 def _listed(value: str | Sequence[str] | None) -> list[str]:

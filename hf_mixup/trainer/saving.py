@@ -12,9 +12,18 @@ from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_mixup.errors import as_one_line
-from hf_mixup.trainer.checkpoints import CheckpointError, check_weights_fit, saving
+from hf_mixup.trainer.checkpoints import (
+    STATE,
+    CheckpointError,
+    check_weights_fit,
+    saving,
+    without_leftovers,
+    written_beside,
+)
 
 logger = logging.getLogger(__name__)
+
+ALL_RESULTS = "all_results.json"
 
 
 class SavingMixin:
@@ -26,8 +35,28 @@ class SavingMixin:
         Raises:
             SaveError: the disk is full, or broken.
         """
-        with saving(output_dir or self.args.output_dir):
+        folder = output_dir or self.args.output_dir
+        with saving(folder), without_leftovers(Path(folder)):
             super().save_model(output_dir, _internal_call)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """As `Trainer.save_metrics`, but a results file that is there is replaced only by a whole one."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        files = {folder / f"{split}_results.json": metrics}
+        if combined:
+            files[folder / ALL_RESULTS] = {**read_results(folder), **metrics}
+        for path, content in files.items():
+            with written_beside(path) as beside:
+                beside.write_text(json.dumps(content, indent=4, sort_keys=True), encoding="utf-8")
+
+    def save_state(self) -> None:
+        """As `Trainer.save_state`, but a file that is there is replaced only by a whole one."""
+        if self.is_world_process_zero():
+            path = Path(self.args.output_dir) / STATE
+            with written_beside(path) as beside:
+                self.state.save_to_json(str(beside))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self._saved_step == (self.state.global_step, self._train_batch_size):
@@ -92,3 +121,10 @@ class SavingMixin:
             self._label_gate.load(checkpoint)
         if checkpoint is not None:
             self._saved_step = (self.state.global_step, self._train_batch_size)
+
+
+def read_results(folder: str | Path) -> dict[str, float]:
+    """The content of `all_results.json`; empty if no run has written it, or the disk was full when one did."""
+    file = Path(folder) / ALL_RESULTS
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return json.loads(text) if text else {}

@@ -8,6 +8,7 @@ import torch
 from hf_mixup import MixupTrainingArguments
 from hf_mixup.errors import UsageError, as_one_line, first_line, listed, nearest
 from hf_mixup.glue import folders
+from hf_mixup.trainer import saving
 from tests.tiny import tiny_model
 from tests.trainer.runs import train
 
@@ -31,6 +32,16 @@ def test_output_folders_of_earlier_runs(tmp_path, names):
     folders.check_output_dir(str(tmp_path))
 
 
+def test_what_a_full_disk_leaves_of_results_is_that_of_an_earlier_run(tmp_path):
+    for names in (["all_results.json"], ["train_results.json", "runs"], ["_part-of-all_results.json"]):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        folders.check_output_dir(str(folder))
+        assert saving.read_results(folder) == {}
+
+
 def test_results_alone_are_known_by_what_they_hold(tmp_path):
     (tmp_path / "thesis.txt").touch()
     results = tmp_path / "all_results.json"
@@ -43,7 +54,7 @@ def test_results_alone_are_known_by_what_they_hold(tmp_path):
             folders.check_output_dir(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000])
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
 def test_results_that_cannot_be_added_to_are_refused_before_the_run(tmp_path, content):
     (tmp_path / "trainer_state.json").touch()
     (tmp_path / "all_results.json").write_text(content)
@@ -149,6 +160,6 @@ def test_words_about_errors():
 
 
 def test_results_are_read_back(tmp_path):
-    assert folders.read_results(str(tmp_path)) == {}
+    assert saving.read_results(tmp_path) == {}
     (tmp_path / "all_results.json").write_text('{"eval_accuracy": 0.5}')
-    assert folders.read_results(str(tmp_path)) == {"eval_accuracy": 0.5}
+    assert saving.read_results(tmp_path) == {"eval_accuracy": 0.5}

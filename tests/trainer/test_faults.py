@@ -2,22 +2,26 @@
 
 import json
 import os
+import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 import run_glue_mixup
 from hf_mixup import MixupTrainer, NonFiniteLossError, SaveError, save_on_sigterm
-from hf_mixup.glue.faults import fault_sentence
-from hf_mixup.trainer.checkpoints import checkpoints
+from hf_mixup.glue import faults
+from hf_mixup.glue.faults import fault_sentence, watch_the_background
+from hf_mixup.trainer.checkpoints import checkpoints, disk_fault
 from tests.data_files import labelled_sentences, write_csv
 from tests.launching import python, torchrun
-from tests.tiny import same_weights, tiny_dataset, tiny_model
+from tests.tiny import same_weights, tiny_dataset, tiny_model, wordpiece_tokenizer
 from tests.trainer.runs import STRONG, logged, train
 
 HERE = Path(__file__).parent
@@ -220,6 +224,42 @@ def test_a_full_disk_ends_the_script_with_1(tmp_path, flags, unlimited, monkeypa
     assert line.startswith(f"{tmp_path / 'out'} could not be saved (file too large): make room")
 
 
+def test_after_a_full_disk_the_same_command_goes_on(tmp_path, flags, unlimited, monkeypatch, capsys):
+    """Full when the model is saved, its numbers, its state, the predictions or the card; with room it all succeeds."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / "out"
+    test_file = write_csv(tmp_path / "test.csv", ("sentence", "label"), labelled_sentences(["red", "green"], 6))
+    again = [*flags, "--save_strategy", "no", "--max_steps", "2", "--output_dir", str(out)]
+    again += ["--do_eval", "--do_predict", "--validation_split", "0.2", "--test_file", test_file]
+    for full, left in (
+        ("save_model", []),
+        ("save_metrics", ["all_results.json", "train_results.json"]),
+        ("save_state", ["trainer_state.json"]),
+        ("predict", ["predict_results_None.txt"]),
+        ("create_model_card", ["README.md"]),
+    ):
+
+        def fill(self, *args, full=full, **kwargs):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+            return getattr(MixupTrainer, full)(self, *args, **kwargs)
+
+        before = {name: (out / name).read_bytes() for name in left if (out / name).exists()}
+        with monkeypatch.context() as patch:
+            patch.setattr(run_glue_mixup, "MixupTrainer", type("Filling", (MixupTrainer,), {full: fill}))
+            assert run_glue_mixup.cli(again) == 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "(file too large)" in line and (not left or str(out / left[0]) in line or str(out / left[-1]) in line)
+        # An earlier result stays as it was, a new one is not begun.
+        assert {name: (out / name).read_bytes() for name in left if (out / name).exists()} == before
+        assert not out.exists() or not list(out.glob("_part*"))
+        assert run_glue_mixup.cli(again) == 0
+        shutil.rmtree(out, ignore_errors=full in ("save_model", "save_metrics"))
+        assert run_glue_mixup.cli(again) == 0
+
+
 def test_no_memory_names_the_flags_that_help(tmp_path, flags, monkeypatch, capsys):
     values = {"--mixup_clean": "none", "--max_seq_length": 8}
     with pytest.raises(RuntimeError) as caught:
@@ -245,6 +285,53 @@ def test_no_memory_names_the_flags_that_help(tmp_path, flags, monkeypatch, capsy
                     run_glue_mixup.MixupTrainingArguments,
                 ),
             )
+
+
+@pytest.mark.parametrize("writer", ["torch", "safetensors", "tokenizers"])
+def test_a_file_that_does_not_fit_is_a_fault_of_the_disk_at_every_size(tmp_path, unlimited, writer):
+    """These write files in other languages than Python, each with words of its own, cut off here at forty places."""
+    import resource
+
+    tokenizer = wordpiece_tokenizer()
+    write = {
+        "torch": torch.save,
+        "safetensors": save_file,
+        "tokenizers": lambda content, path: tokenizer.save_pretrained(path),
+    }[writer]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = {f"tensor {number}": torch.arange(500.0) for number in range(4)}
+    write(content, tmp_path / "file")
+    size = max(path.stat().st_size for path in [tmp_path / "file", *tmp_path.glob("file/*")] if path.is_file())
+    for limit in range(0, size, size // 40):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        with pytest.raises(Exception) as caught:
+            write(content, tmp_path / "file")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert disk_fault(caught.value), f"at {limit} of {size}: {caught.value!r}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_for_a_log_in_the_background_is_a_line_and_other_errors_keep_their_traceback(
+    monkeypatch, capsys, caplog
+):
+    def fail(error):
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    watch_the_background()
+    faults._tell_of_background.cache_clear()
+    for error, told in ((OSError(28, "No space left on device"), True), (KeyError("a bug"), False)):
+        thread = threading.Thread(target=fail, args=[error])
+        thread.start()
+        thread.join()
+        assert ("Traceback" in capsys.readouterr().err) != told
+        assert ("The disk failed for a log that is written beside the run (no space left" in caplog.text) == told
+        type("Closing", (), {"__del__": lambda closing, error=error: fail(error)})()
+        assert ("Exception ignored" in capsys.readouterr().err) != told
+        # Once for a thread and what it leaves open.
+        assert caplog.text.count("The disk failed") == told
+        caplog.clear()
 
 
 def test_bugs_are_no_faults():

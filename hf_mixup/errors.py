@@ -31,6 +31,16 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs an extra of the project, which no package index has yet.
+
+    Example:
+        >>> install_hint("demo")
+        'run pip install -e ".[demo]" in the checkout of hf_mixup'
+    """
+    return f'run pip install -e ".[{extra}]" in the checkout of hf_mixup'
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the entry of `known` that is spelled most like `name`, or None if nothing comes close.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, get_token
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_mixup import __version__
 from hf_mixup.errors import UsageError, first_line
@@ -270,14 +271,23 @@ def _patiently(call: Callable[[], Any]) -> Any:
     return call()
 
 
+def _offline_switch() -> str:
+    """The environment variable that switches the Hub off."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((f"{name}={os.environ[name]}" for name in names if os.environ.get(name)), "HF_HUB_OFFLINE=1")
+
+
 def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _reason(error: BaseException) -> str:
     status = _status(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{_offline_switch()} switches the Hub off (unset it, and run the same again with a network)"
     if status is None:
-        return f"of a {type(error).__name__} ({first_line(error)})"
+        name = type(error).__name__
+        return f"of {'an' if name[0] in 'AEIOU' else 'a'} {name} ({first_line(error)})"
     said = getattr(error, "server_message", None)
     return _REASONS.get(status) or f"the Hub answered {status}" + (f" ({' '.join(said.split())})" if said else "")
 

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer
 import run_glue_mixup
 from hf_mixup.errors import UsageError
 from tests.data_files import labelled_sentences, write_csv
+from tests.launching import torchrun
 from tests.script import MIX, SCRIPT, SHORT, flags
 from tests.tiny import bpe_tokenizer, tiny_config
 
@@ -382,6 +383,46 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="2 processes were started, but each would train alone .* add --use_cpu"):
         run_glue_mixup.check_request(data, arguments)
+
+
+def test_processes_without_a_gpu_become_one_run_on_the_cpu(tmp_path, monkeypatch, caplog):
+    arguments = run_glue_mixup.MixupTrainingArguments(str(tmp_path), use_cpu=False)
+    for has_gpu, processes, rank, joined in (
+        (False, "1", "0", False),
+        (True, "2", "0", False),
+        (False, "2", "0", True),
+        (False, "2", "1", True),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        monkeypatch.setenv("RANK", rank)
+        arguments.use_cpu = False
+        arguments._join_on_cpus()
+        assert arguments.use_cpu == joined
+        # One process says so for all.
+        assert ("the processes train together on the CPU" in caplog.text) == (joined and rank == "0")
+
+
+def test_of_several_processes_the_main_one_tells(monkeypatch, capsys):
+    waits = []
+    monkeypatch.setattr("hf_mixup.glue.faults.time.sleep", waits.append)
+    for rank, expected in (("0", []), ("1", [5.0])):
+        monkeypatch.setenv("RANK", rank)
+        assert run_glue_mixup.cli(["--max_seq_length", "1"]) == 2
+        assert waits == expected and len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_mistake_under_torchrun_is_told_once(tmp_path, tiny_bert_folder):
+    train = write_csv(tmp_path / "train.csv", ("sentence", "label"), GOOD)
+    words = ["--model_name_or_path", tiny_bert_folder, "--train_file", train, "--do_train"]
+    words += ["--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--max_seq_length", "16"]
+    with pytest.raises(AssertionError) as failed:
+        torchrun(2, SCRIPT, *words, "--label_column_name", "lable")
+    assert str(failed.value).count("lable") == 1
+    torchrun(2, SCRIPT, *words, "--mixup_method", "amplify")
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["train_samples"] == len(GOOD)
 
 
 def _parsed(words):

@@ -20,7 +20,7 @@ from hf_mixup.attention.maps import attention_maps
 from hf_mixup.attention.measures import measure_texts
 from hf_mixup.attention.passes import AMPLIFY_SITES, separator_ids
 from hf_mixup.demo.run import model_path
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
 from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder, check_writable
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
@@ -71,7 +71,7 @@ def _draw(options: argparse.Namespace) -> list[Path]:
         from hf_mixup.attention.page import page
     except ModuleNotFoundError as error:
         raise UsageError(
-            f'maps are drawn with {error.name}, which is not installed; run pip install "hf_mixup[compare]"'
+            f"maps are drawn with {error.name}, which is not installed; {install_hint('compare')}"
         ) from error
     head = None if options.head in (None, "average") else options.head
     name = f"layer{options.layer}_" + ("average" if head is None else f"head{head}")

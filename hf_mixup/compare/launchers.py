@@ -25,7 +25,7 @@ import torch
 
 from hf_mixup.compare.grid import Cell, Task, method_words
 from hf_mixup.compare.run import run_cell, where_it_ran
-from hf_mixup.errors import UsageError, as_one_line, cut
+from hf_mixup.errors import UsageError, as_one_line, cut, install_hint
 
 _PATIENCE = 30
 
@@ -175,7 +175,7 @@ def run_on_ray(waiting: deque[Job], at_once: int, log: Path) -> Iterator[Event]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise UsageError('--launcher ray needs the package ray; run pip install "hf_mixup[ray]"') from error
+        raise UsageError(f"--launcher ray needs the package ray; {install_hint('ray')}") from error
     ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": at_once}), log_to_driver=False)
     try:
         resources = ray.cluster_resources()

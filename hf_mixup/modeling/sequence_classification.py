@@ -193,10 +193,10 @@ class MixupModel(PreTrainedModel):
         if mixup.probe is None:
             return mixup
         layer, head = mixup.probe
-        if not 1 <= layer <= blocks:
+        if layer > blocks:
             raise ValueError(f"The plan reads the attention of block {layer}, but the model has blocks 1 to {blocks}.")
         heads = self.config.num_attention_heads
-        if head is not None and not 0 <= head < heads:
+        if head is not None and head >= heads:
             raise ValueError(
                 f"The plan reads attention head {head}, but the model has heads 0 to {heads - 1}: give one of these, "
                 "or None for their mean."

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -14,10 +15,15 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def python(*arguments: str | Path, timeout: int = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python with these arguments and one thread, as a process of its own that must succeed."""
+def python(
+    *arguments: str | Path, timeout: int = 240, launcher: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments and one thread, as a process of its own that must succeed.
+
+    `launcher` is the command that starts it, if it is not started directly.
+    """
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [*launcher, sys.executable, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -31,8 +37,8 @@ def torchrun(
     processes: int, *arguments: str | Path, timeout: int = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """A script and its arguments in that many processes, which talk by gloo on a machine without a GPU."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
-    return python(*launcher, *arguments, timeout=timeout, **environment)
+    module = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
+    return python(*module, *arguments, timeout=timeout, **environment)
 
 
 def launch_arguments(config: Path) -> Namespace:

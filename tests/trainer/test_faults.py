@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -285,6 +286,33 @@ def test_no_memory_names_the_flags_that_help(tmp_path, flags, monkeypatch, capsy
                     run_glue_mixup.MixupTrainingArguments,
                 ),
             )
+
+
+def may_mount():
+    """Whether a process may make a small file system for itself."""
+    command = ["unshare", "--map-root-user", "--mount", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not may_mount(), reason="no file system of one's own")
+@pytest.mark.parametrize("earlier, step", [(0, 24), (1, 8)])
+def test_a_disk_full_at_any_level(tmp_path, flags, earlier, step):
+    test_file = write_csv(tmp_path / "test.csv", ("sentence", "label"), labelled_sentences(["red", "green"], 6))
+    steps = ["--max_steps", "4", "--save_steps", "2", "--logging_steps", "1", "--log_level", "error"]
+    steps += ["--do_eval", "--do_predict", "--validation_split", "0.2", "--test_file", test_file]
+    (tmp_path / "small").mkdir()
+    done = python(
+        HERE / "disk_worker.py",
+        *(tmp_path / "small", str(step), str(earlier), *flags, *steps),
+        launcher=("unshare", "--map-root-user", "--mount"),
+        timeout=290,
+    )
+    *full, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(full) >= 15 and last["code"] == last["again"] == 0
+    for each in full:
+        assert (each["code"], len(each["said"]), each["lost"], each["again"]) == (1, 1, [], 0), each
+        assert "no space left on device" in each["said"][0] or "is the disk full?" in each["said"][0]
 
 
 @pytest.mark.parametrize("writer", ["torch", "safetensors", "tokenizers"])

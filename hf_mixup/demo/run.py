@@ -32,6 +32,7 @@ from hf_mixup.demo.templates import INTENTS
 from hf_mixup.errors import UsageError, as_one_line, install_hint
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.trainer import NonFiniteLossError
+from hf_mixup.trainer.checkpoints import written_beside
 
 # The demo knows its own output directory by this file, which it writes first.
 SETTINGS_FILE = "demo_settings.json"
@@ -440,7 +441,8 @@ def _results(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, str | flo
 
 
 def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

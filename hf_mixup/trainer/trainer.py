@@ -73,6 +73,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     accumulated batches, and of processes; and a NaN or infinite loss or gradient stops the run before the optimizer
     step.
 
+    The model may also be a module of your own around a mixup model: its `forward` takes `mixup=None`, gives that to
+    the mixup model and returns its output. What is saved are then the weights of your module, without a config; the
+    mixup model inside saves itself as a plain checkpoint by its `save_pretrained`.
+
     Logged with the loss, since the last log: `mixup_lambda`, the mean label weight of the own row over all batches;
     `mixup_applied`, the share of batches that were mixed; `mixup_loss`, the mean loss of these.
 

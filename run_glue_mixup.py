@@ -66,7 +66,13 @@ from hf_mixup.glue.loading import (
 from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
 from hf_mixup.glue.options import check_best_metric, check_label_options, check_model_options, check_ranges
 from hf_mixup.glue.tasks import TASKS, get_task
-from hf_mixup.glue.traps import class_name_traps, missing_class_traps, text_column_traps, whole_score_traps
+from hf_mixup.glue.traps import (
+    class_name_traps,
+    indicator_traps,
+    missing_class_traps,
+    text_column_traps,
+    whole_score_traps,
+)
 from hf_mixup.hub import without_token
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
 from hf_mixup.trainer import (
@@ -726,6 +732,7 @@ def find_traps(
         warnings += text_column_traps(splits[next(iter(limits))], labels.columns, text_columns)
     if "train" in encoded_labels and data_args.task_name is None:
         warnings += class_name_traps(labels.names)
+        warnings += indicator_traps(labels, encoded_labels["train"], splits["train"])
         if labels.kind == "regression":
             warnings += whole_score_traps(splits["train"], labels.columns[0])
     for name, encoded in encoded_labels.items():

@@ -205,6 +205,8 @@ def _read_json(path: str) -> dict[str, list[Any]]:
     text = Path(path).read_text(encoding="utf-8-sig")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else _read_json_lines(text, path)
+    except UsageError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {first_line(error)}") from error
     for number, row in enumerate(rows, start=1):

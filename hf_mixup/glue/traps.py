@@ -79,6 +79,16 @@ def class_name_traps(names: Sequence[str]) -> list[str]:
     ]
 
 
+def indicator_traps(labels: Labels, encoded: Sequence[Any], split: Split) -> list[str]:
+    """Warn of lists of labels in which every row has both of two classes called 0 and 1: one number for each class."""
+    if labels.kind != "multi" or set(labels.names) != {"0", "1"} or not np.all(np.array(encoded) == 1):
+        return []
+    return [
+        f"Every row of {split.source} has both labels, 0 and 1; if its lists have a 0 or 1 for each class, write the "
+        "names of the classes of the row instead."
+    ]
+
+
 def missing_class_traps(labels: Labels, used: list[Any], whole: list[Any] | None, rows: str, cause: str) -> list[str]:
     """Warn of classes that occur in none of the rows that are used.
 

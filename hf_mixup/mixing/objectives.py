@@ -352,7 +352,8 @@ def _check_multi_labels(labels: Tensor, num_labels: int) -> None:
     if list(labels.shape[1:]) != [num_labels]:
         raise ValueError(
             f"labels of shape {list(labels.shape)} do not fit multi_label_classification with {num_labels} classes: "
-            f"give 0 or 1 for each class, as floats [rows, {num_labels}]."
+            f"give 0 or 1 for each class, as floats [rows, {num_labels}]"
+            f"{', or class ids as whole numbers' if labels.ndim == 1 else ''}."
         )
     if can_read(labels):
         right = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels <= 1))

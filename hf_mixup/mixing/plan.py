@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from hf_mixup.mixing.checks import (
     check_whole,
     plain_in_any_order,
 )
-from hf_mixup.mixing.spans import gradient_saliency, segment_numbers, swap_spans
+from hf_mixup.mixing.spans import gradient_saliency, own_share, segment_numbers, swap_spans
 
 SITES = ("input_ids", "word_embeddings", "embeddings", "hidden", "attention", "attention_block", "pooled", "logits")
 LAYER_SITES = ("hidden", "attention", "attention_block")
@@ -479,6 +480,15 @@ class SpanPlan:
         """The plan of the clean pass."""
         return replace(self, tap=tap)
 
+    def shared(self, batch: Mapping[str, Tensor]) -> SpanPlan:
+        """The plan with the label weights of the mixed pass, which the lengths of the texts decide alone.
+
+        Args:
+            batch: the model's inputs, `input_ids` and perhaps `attention_mask` `[batch, length]` among them.
+        """
+        segments = segment_numbers(batch["input_ids"], batch.get("attention_mask"), self.special_ids)
+        return replace(self, label_weight=own_share(segments, self.partner, self.window))
+
     def swapped(self, input_ids: Tensor, attention_mask: Tensor | None, gradient: Tensor) -> tuple[Tensor, SpanPlan]:
         """The ids `[batch, length]` and the plan of the mixed pass.
 
@@ -487,8 +497,8 @@ class SpanPlan:
             gradient: `[batch, length, hidden]`, of the tap.
         """
         segments = segment_numbers(input_ids, attention_mask, self.special_ids)
-        mixed, share = swap_spans(input_ids, gradient_saliency(gradient), segments, self.partner, self.window)
-        return mixed, replace(self, tap=None, label_weight=share)
+        mixed = swap_spans(input_ids, gradient_saliency(gradient), segments, self.partner, self.window)
+        return mixed, replace(self, tap=None, label_weight=own_share(segments, self.partner, self.window))
 
     def mix(self, states: Tensor, site: str, layer: int = 0) -> Tensor:
         """`states`, with the tap added to the embeddings of the clean pass: spans are swapped before the model."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -40,13 +42,24 @@ def segment_numbers(input_ids: Tensor, attention_mask: Tensor | None, special_id
     return (content & ~before).cumsum(dim=-1) * content
 
 
-def swap_spans(
-    input_ids: Tensor, saliency: Tensor, segments: Tensor, partner: Tensor, window: float = 0.1, max_segments: int = 2
-) -> tuple[Tensor, Tensor]:
+def own_share(segments: Tensor, partner: Tensor, window: float = 0.1) -> Tensor:
+    r"""The share of a row's own tokens after `swap_spans`, $1 - \sum k / \sum n$ over its segments, `[batch]`.
+
+    Args:
+        segments: `[batch, length]`, from `segment_numbers`.
+        partner: `[batch]` int64.
+        window: the share of a segment that is swapped.
+    """
+    swapped = sum(size * possible for _, _, size, possible in _spans(segments, partner, window))
+    tokens = (segments > 0).sum(dim=-1)
+    return 1 - swapped / tokens.clamp(min=1)
+
+
+def swap_spans(input_ids: Tensor, saliency: Tensor, segments: Tensor, partner: Tensor, window: float = 0.1) -> Tensor:
     r"""In each segment the least salient span gives way to the most salient span of the partner's same segment.
 
-    A segment of $n$ tokens gives up one span of $k = \max(\lfloor n \cdot window \rfloor, 1)$ tokens, unless the
-    partner's is shorter than that. What is left of the row is $1 - \sum k / \sum n$.
+    A text has one segment, a pair two. A segment of $n$ tokens gives up one span of
+    $k = \max(\lfloor n \cdot window \rfloor, 1)$ tokens, unless the partner's is shorter than that.
 
     Args:
         input_ids: `[batch, length]`.
@@ -54,30 +67,35 @@ def swap_spans(
         segments: `[batch, length]`, from `segment_numbers`.
         partner: `[batch]` int64.
         window: the share of a segment that is swapped.
-        max_segments: the number of segments to swap in; a text has one, a pair two.
 
     Returns:
-        The new ids `[batch, length]`, and `[batch]` the share of the row's own tokens.
+        The new ids `[batch, length]`.
     """
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     # sums[i, t] is the saliency before position t, so that a window's is the difference of two.
     sums = torch.nn.functional.pad(saliency.double().cumsum(dim=-1), (1, 0))
-    mixed, swapped = input_ids, torch.zeros(len(input_ids), device=input_ids.device)
-    # A row that is its own partner stays as it is.
-    others = partner != torch.arange(len(partner), device=partner.device)
-    for segment in range(1, max_segments + 1):
-        own, theirs = segments == segment, (segments == segment).index_select(0, partner)
-        size = (own.sum(dim=-1) * window).long().clamp(min=1)
-        possible = (own.sum(dim=-1) >= size) & (theirs.sum(dim=-1) >= size) & others
+    mixed = input_ids
+    for own, theirs, size, possible in _spans(segments, partner, window):
         own_start = _window_scores(sums, own, size, positions, torch.inf).argmin(dim=-1)
         their_start = _window_scores(sums.index_select(0, partner), theirs, size, positions, -torch.inf).argmax(dim=-1)
         offset = positions - own_start.unsqueeze(-1)
         inside = possible.unsqueeze(-1) & (offset >= 0) & (offset < size.unsqueeze(-1))
         source = (their_start.unsqueeze(-1) + offset).clamp(0, input_ids.shape[1] - 1)
         mixed = torch.where(inside, input_ids.index_select(0, partner).gather(1, source), mixed)
-        swapped = swapped + size * possible
-    tokens = (segments > 0).sum(dim=-1)
-    return mixed, 1 - swapped / tokens.clamp(min=1)
+    return mixed
+
+
+def _spans(
+    segments: Tensor, partner: Tensor, window: float, max_segments: int = 2
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Of each segment the tokens of the row and of its partner, the length of the span, and whether it is swapped."""
+    # A row that is its own partner stays as it is.
+    others = partner != torch.arange(len(partner), device=partner.device)
+    for segment in range(1, max_segments + 1):
+        own, theirs = segments == segment, (segments == segment).index_select(0, partner)
+        size = (own.sum(dim=-1) * window).long().clamp(min=1)
+        possible = (own.sum(dim=-1) >= size) & (theirs.sum(dim=-1) >= size) & others
+        yield own, theirs, size, possible
 
 
 def _window_scores(sums: Tensor, segment: Tensor, size: Tensor, positions: Tensor, outside: float) -> Tensor:

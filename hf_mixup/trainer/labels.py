@@ -59,8 +59,8 @@ def as_loss_takes(labels: torch.Tensor, problem_type: str | None) -> torch.Tenso
         problem_type: the config's; None while the head has not inferred it.
 
     Returns:
-        Floats where each row has several numbers or the problem is `multi_label_classification`; other whole numbers
-        and bools as int64; floats as they are.
+        Floats where each row has several numbers or the problem is `multi_label_classification`; class ids as int64
+        `[batch]`; floats as they are.
 
     Example:
         >>> as_loss_takes(torch.tensor([[1, 0]]), "multi_label_classification")
@@ -68,7 +68,10 @@ def as_loss_takes(labels: torch.Tensor, problem_type: str | None) -> torch.Tenso
     """
     if labels.is_floating_point():
         return labels
-    return labels.float() if problem_type == MULTI_LABEL or has_several(labels) else labels.long()
+    if problem_type == MULTI_LABEL or has_several(labels):
+        return labels.float()
+    # The heads take class ids `[batch, 1]` too.
+    return labels.long() if problem_type == "regression" else labels.long().reshape(-1)
 
 
 def _as_tensor(column: str, values: list[Any], problem_type: str | None) -> torch.Tensor:

@@ -23,8 +23,9 @@ def loss_behind(trainer_class: type, mixin: type) -> str | None:
 def loss_behind_error(owner: str, method: str) -> ValueError:
     """A class after the mixin has a loss of its own, and a method mixes."""
     return ValueError(
-        f"{owner}.compute_loss would not get the batches that mixup_method={method!r} mixes: {_BOTH_LABELS}, or "
-        "choose mixup_method='none'."
+        f"{owner}.compute_loss would not get the batches that mixup_method={method!r} mixes: {_BOTH_LABELS}, override "
+        "compute_loss in the class with mixup, where super().compute_loss gives the loss to add to, or choose "
+        "mixup_method='none'."
     )
 
 
@@ -33,8 +34,8 @@ def loss_error(owner: str, mixed: bool) -> ValueError:
     call_super = "call super().compute_loss(model, inputs, return_outputs, num_items_in_batch) in it"
     if mixed:
         return ValueError(
-            f"{owner}.compute_loss leaves out the partners' labels of a mixed batch: {_BOTH_LABELS}, {call_super}, or "
-            "choose mixup_method='none'."
+            f"{owner}.compute_loss leaves out the partners' labels of a mixed batch: {_BOTH_LABELS}, {call_super} and "
+            "add to the loss that it returns, or choose mixup_method='none'."
         )
     return ValueError(
         f"{owner}.compute_loss leaves out the class_weights: {call_super}, or leave class_weights out and weigh the "
@@ -43,10 +44,20 @@ def loss_error(owner: str, mixed: bool) -> ValueError:
 
 
 def step_error(owner: str) -> ValueError:
-    """An override of `training_step` does the step of a mixed batch by itself."""
+    """An override of `training_step` does by itself the step of a method that mixes, or of weighted classes."""
     return ValueError(
-        f"{owner}.training_step computes the loss of a mixed batch by itself: call "
-        "super().training_step(model, inputs, num_items_in_batch) in it, or choose mixup_method='none'."
+        f"{owner}.training_step computes the loss by itself, without mixing and class_weights: call "
+        "super().training_step(model, inputs, num_items_in_batch) in it, or choose mixup_method='none' and leave "
+        "class_weights out."
+    )
+
+
+def late_error(owner: str, overridden: str, method: str) -> ValueError:
+    """An override stands beside a correction of all gradients of the step."""
+    return ValueError(
+        f"{owner}.{overridden} may add to losses whose divisor mixup_method={method!r} knows only after the last "
+        "accumulated batch: set gradient_accumulation_steps=1, or leave class_weights out and give every row of a "
+        "datasets.Dataset a label."
     )
 
 

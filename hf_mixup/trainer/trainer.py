@@ -24,12 +24,13 @@ from hf_mixup.mixing import (
     Plan,
     Ratio,
     SpanPlan,
-    Spans,
     StepKey,
     balanced_class_weights,
     infer_problem_type,
     weighted_mean,
 )
+from hf_mixup.mixing.checks import can_read
+from hf_mixup.mixing.objectives import IGNORE_INDEX, MULTI_LABEL
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
@@ -42,6 +43,7 @@ from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
 from hf_mixup.trainer.log import MixupLog
 from hf_mixup.trainer.overrides import (
     gate_error,
+    late_error,
     loss_behind,
     loss_behind_error,
     loss_error,
@@ -120,9 +122,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 name = "compute_loss_func" if self._loss_behind is None else f"{self._loss_behind}.compute_loss"
                 raise ValueError(f"class_weights have no effect on a {name} of your own: weigh the classes there.")
             self._class_weights()
-        if self._problem_type() is not None and self.compute_loss_func is None and self._loss_behind is None:
+        if self._problem_type() is not None and self._computes_loss():
             # It refuses what has no meaning for such labels.
-            Objective(self._problem_type(), self._class_weights(), self._label_smoothing())
+            Objective(self._problem_type(), self._class_weights(), self.args.label_smoothing_factor)
 
     def create_accelerator_and_postprocess(self) -> None:
         """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 casts nothing that goes into or out of a module.
@@ -147,8 +149,13 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
         self._saved_step: tuple[int, int] | None = None
-        # Whether `training_step` is at work, and whether `compute_loss` got the batch that it gave out.
-        self._in_step = self._loss_reached = False
+        # The weight of all rows of the optimizer step; None where the loss of one batch sums its weights up itself.
+        self._group_total: Tensor | None = None
+        # Whether only the loss of the step's one batch in each process knows its weights.
+        self._weights_in_loss = False
+        # Whether a pass of `training_step` is at work, it has a plan, and its loss is trained on.
+        # The last: whether there was a pass since the last update.
+        self._in_step = self._mixed_pass = self._loss_used = self._stepped = False
         # Whether train labels are missing (-100); None where that was not looked at.
         self._labels_missing: bool | None = None
 
@@ -192,7 +199,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         Raises:
             ValueError: labels that the model cannot be trained with.
         """
-        if self.compute_loss_func is None:
+        if self._computes_loss():
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
         return super().get_train_dataloader()
 
@@ -233,7 +240,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
-        """The batches of one optimizer step, each with its plan, and the weight of all their rows together."""
+        """The batches of one optimizer step, each with its plan if the method mixes."""
         if self.state.global_step >= self.state.max_steps:
             # Resumed from the last checkpoint: Trainer looks whether training is over only after another step.
             self.control.should_training_stop = True
@@ -251,15 +258,18 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
                 )
             _check_no_column(batch)
             planned.append(self._with_plan(self._with_labels_for_loss(batch), micro))
-        if self.compute_loss_func is None and self._loss_behind is None and planned:
-            num_items = self._group_weight(planned)
+        if self._computes_loss() and planned:
+            self._weigh_group(planned)
         return planned, num_items
 
     def _with_plan(self, batch: dict[str, Any], micro: int) -> dict[str, Any]:
-        """The batch with the plan that its step and its number in the step draw."""
+        """The batch with the plan that its step and its number in the step draw, if the method mixes."""
+        mixup = self._current_mixup()
+        if mixup.method.site is None:
+            return batch
         key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        return {**batch, PLAN: self._current_mixup().plan(batch, batch["labels"], key, progress)}
+        return {**batch, PLAN: mixup.plan(batch, batch["labels"], key, progress)}
 
     def _current_mixup(self) -> Mixup:
         """The method of the arguments as they stand now: hyperparameter search changes them between trials.
@@ -323,9 +333,13 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         return self._with_labels_for_loss(super()._prepare_inputs(inputs))
 
     def _with_labels_for_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if self.compute_loss_func is not None or self._loss_behind is not None or batch.get("labels") is None:
+        if not self._computes_loss() or not isinstance(batch.get("labels"), Tensor):
             return batch
         return {**batch, "labels": as_loss_takes(batch["labels"], self._config().problem_type)}
+
+    def _computes_loss(self) -> bool:
+        """Whether the loss is the mixin's, and not a function or a class of the user's or that of a bare module."""
+        return self.compute_loss_func is None and self._loss_behind is None and self._config() is not None
 
     def compute_loss(
         self,
@@ -340,30 +354,31 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             model: the model, perhaps wrapped.
             inputs: the model's inputs, `labels` among them; left unchanged.
             return_outputs: whether to return the model's output too.
-            num_items_in_batch: the weight of all rows of the accumulated group (from `get_batch_samples`).
+            num_items_in_batch: what a `compute_loss_func` is given; the mixin's own loss knows the weight of the step.
         """
         inputs = dict(inputs)
-        planned = PLAN in inputs
-        if not self._in_step:
-            _check_no_column(inputs)
+        _check_no_column(inputs)
         plan: Plan | None = inputs.pop(PLAN, None)
-        self._loss_reached = self._loss_reached or planned
-        if plan is not None and not self._in_step:
-            raise step_error(self._overrider("training_step"))
-        own_loss = self._loss_behind is None and (planned or self._has_soft_labels(inputs.get("labels")))
-        if not own_loss:
+        planned, labels = self._in_step or plan is not None, inputs.get("labels")
+        if not planned and not (self._computes_loss() and self._evaluates_itself(labels)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-        if plan is None and self._is_stock_step(inputs["labels"]):
+        if plan is None and (not self._computes_loss() or (planned and self._is_stock_step(labels))):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
         else:
-            labels = inputs.pop("labels")
+            del inputs["labels"]
             outputs = model(**inputs) if plan is None else _mixed_output(model(**inputs, mixup=plan))
             if plan is not None and self._has_gate():
                 outputs.label_weight = self._label_gate(outputs.pooled)
             loss = self._reduced_loss(outputs, labels, plan, num_items_in_batch, planned)
         if planned:
             self._log_loss(loss, outputs, plan)
+            if loss.requires_grad and (plan is not None or not self._mixed_pass):
+                loss.register_hook(self._note_use)
         return (loss, outputs) if return_outputs else loss
+
+    def _note_use(self, gradient: Tensor) -> None:
+        """Called in the backward pass when the loss of this class is a part of what is trained on."""
+        self._loss_used = True
 
     def _has_gate(self) -> bool:
         """Whether label weights are learned; a gate of an earlier training may still be there."""
@@ -384,13 +399,15 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         if self.compute_loss_func is not None:
             return self._custom_loss(outputs, labels, plan, num_items)
         label_weight = None if plan is None else outputs.label_weight
-        group_weight = num_items if planned else None
         objective = self._objective_for(labels, weighted=planned)
         losses, weights = objective(outputs.logits, labels, plan, label_weight)
-        loss = weighted_mean(losses, weights, group_weight)
+        total = self._group_total if planned else None
         if planned and self._late_weights is not None:
             self._late_weights.add(weights)
-        if group_weight is None:
+        elif planned and self._weights_in_loss:
+            total = self.accelerator.gather(weights.detach().sum()).sum()
+        loss = weighted_mean(losses, weights, total)
+        if total is None:
             return loss
         # Trainer divides by the number of accumulated batches, and distributed training averages over the processes.
         return loss * (self.current_gradient_accumulation_steps * self.args.world_size)
@@ -406,24 +423,25 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
 
     def _is_stock_step(self, labels: Tensor) -> bool:
         """Whether `Trainer`'s own loss is right for this plain batch; then it is used, to the last bit."""
-        if self.compute_loss_func is not None:
-            return True
         alone = self.current_gradient_accumulation_steps == 1 and self.args.world_size == 1
         if not alone or self.args.class_weights is not None or self._has_soft_labels(labels):
             return False
         if self._labels_missing is None:
-            # The head takes -100 for one more label in a row of several, and ignores it as a class.
-            return self._objective_for(labels).problem_type != "multi_label_classification"
+            # The head takes -100 for one more label in a row of several, and the mean over no class is no number.
+            several = self._objective_for(labels).problem_type == MULTI_LABEL
+            return not several and can_read(labels) and not (labels == IGNORE_INDEX).any()
         return not self._labels_missing
 
-    def _has_soft_labels(self, labels: Tensor | None) -> bool:
-        return (
-            self.compute_loss_func is None
-            and labels is not None
-            and labels.ndim > 1
-            and labels.is_floating_point()
-            and self._config().problem_type == "single_label_classification"
-        )
+    def _has_soft_labels(self, labels: Tensor) -> bool:
+        single = self._config().problem_type == "single_label_classification"
+        return single and labels.ndim > 1 and labels.is_floating_point()
+
+    def _evaluates_itself(self, labels: Tensor | None) -> bool:
+        """Whether the head has no right loss for these labels of an evaluation."""
+        if labels is None:
+            return False
+        several = self._config().problem_type == MULTI_LABEL
+        return self._has_soft_labels(labels) or (several and bool((labels == IGNORE_INDEX).any()))
 
     def _objective_for(self, labels: Tensor, weighted: bool = True) -> Objective:
         """The loss of these labels, in training with the weights of their classes."""
@@ -441,31 +459,42 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def _problem_type(self) -> str | None:
         """The kind of the labels; None while only the first batch will tell it."""
         config = self._config()
-        return getattr(config, "problem_type", None) or ("regression" if config.num_labels == 1 else None)
+        inferred = "regression" if getattr(config, "num_labels", 0) == 1 else None
+        return getattr(config, "problem_type", None) or inferred
 
-    def _group_weight(self, planned: list[dict[str, Any]]) -> Tensor | None:
-        """The weight of the rows of all accumulated batches on all processes; None for one that is alone."""
-        self._late_weights = None
+    def _weigh_group(self, planned: list[dict[str, Any]]) -> None:
+        """Find the weight of the rows of all accumulated batches on all processes, before or in the first loss."""
+        self._group_total = self._late_weights = None
         # Made in any case: it refuses options that do not go with the kind of the labels.
         objective = self._objective_for(planned[0]["labels"])
-        if len(planned) == self.args.world_size == 1 and not isinstance(planned[0][PLAN], SpanPlan):
+        comes_late = self._weights_come_late(objective)
+        self._weights_in_loss = comes_late and len(planned) == 1
+        plans = [batch.get(PLAN) for batch in planned]
+        if len(planned) == self.args.world_size == 1 and not isinstance(plans[0], SpanPlan):
             # The loss sums up these weights itself. Two passes share one sum.
-            return None
-        total = torch.stack([objective.weights(batch["labels"], batch[PLAN]).sum() for batch in planned]).sum()
-        if self.args.world_size > 1:
-            total = self.accelerator.gather(total.to(self.args.device)).sum()
-        if self._weights_come_late(objective):
-            self._late_weights = LateWeights(total.to(self.args.device))
+            self._weights_in_loss = False
+            return
+        if self._weights_in_loss:
+            return
+        weights = [
+            objective.weights(batch["labels"], plan.shared(batch) if isinstance(plan, SpanPlan) else plan).sum()
+            for batch, plan in zip(planned, plans, strict=True)
+        ]
+        total = torch.stack(weights).sum().to(self.args.device)
+        self._group_total = self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+        if comes_late:
+            for method in ("compute_loss", "training_step"):
+                if self._is_overridden(method):
+                    raise late_error(self._overrider(method), method, self._current_mixup().method.name)
+            self._late_weights = LateWeights(self._group_total)
             self._mixup_log.start_group()
-        return total
 
     def _weights_come_late(self, objective: Objective) -> bool:
         """Whether the weights of mixed rows are unknown before the model finds their label weights.
 
         The same on all processes, whatever each of them draws: they sum up these weights together.
         """
-        method = self._current_mixup().method
-        found_late = isinstance(method.ratio, AttentionProbe | Spans) or self._has_gate()
+        found_late = isinstance(self._current_mixup().method.ratio, AttentionProbe) or self._has_gate()
         all_alike = objective.class_weights is None and self._labels_missing is False
         return found_late and not all_alike and objective.problem_type != "regression"
 
@@ -490,8 +519,9 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
 
     def _config(self) -> Any:
+        """The config of the model, or of the one inside it; None for a bare module."""
         model = next((module for module in self.model.modules() if isinstance(module, PreTrainedModel)), self.model)
-        return model.config
+        return getattr(model, "config", None)
 
     # ---- Updates ----
 
@@ -543,8 +573,8 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
             self.optimizer.step()
             self.optimizer.zero_grad()
             inputs = self._with_plan(inputs, micro=update)
-            if self.compute_loss_func is None:
-                num_items_in_batch = self._group_weight([inputs])
+            if self._computes_loss():
+                self._weigh_group([inputs])
         loss = self._one_pass_or_two(model, inputs, num_items_in_batch)
         # Trainer would wait for the device to look at this loss; the guard looks before it can be logged.
         self.args.logging_nan_inf_filter = False
@@ -577,15 +607,18 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def _overrider(self, method: str) -> str:
         return overrider(type(self), MixupTrainerMixin, method)
 
+    def _is_overridden(self, method: str) -> bool:
+        return method in vars(self) or getattr(type(self), method) is not getattr(MixupTrainerMixin, method)
+
     def _one_pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
-        self._in_step, self._loss_reached = True, False
+        self._in_step, self._stepped, self._loss_used = True, True, False
+        self._mixed_pass = inputs.get(PLAN) is not None
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
         finally:
             self._in_step = False
-        mixed = inputs.get(PLAN) is not None
-        if not self._loss_reached and (mixed or self.args.class_weights is not None):
-            raise loss_error(self._overrider("compute_loss"), mixed)
+        if not self._loss_used and (self._mixed_pass or self.args.class_weights is not None):
+            raise loss_error(self._overrider("compute_loss"), self._mixed_pass)
         return loss
 
     def _two_passes(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
@@ -604,6 +637,10 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
         self.args.logging_nan_inf_filter = self._filters_logs
+        needed = self.args.class_weights is not None or self._current_mixup().method.site is not None
+        if needed and not self._stepped:
+            raise step_error(self._overrider("training_step"))
+        self._stepped = False
         if self._label_gate is not None and self.args.world_size > 1:
             self._average_gate_gradients()
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)

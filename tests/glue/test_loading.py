@@ -436,3 +436,18 @@ def test_task_names():
     assert get_task("StsB").is_regression and not get_task("cola").is_regression
     with pytest.raises(UsageError, match="choose one of cola, .*did you mean mrpc"):
         get_task("mrcp")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (json.dumps({"text": ["a", "b"], "label": ["x", "y"]}, indent=2), "holds all rows in one object"),
+        ('{\n "text": "a",\n "label": "x"\n}\n{\n "text": "b",\n "label": "y"\n}', "line 1 is not valid JSON"),
+    ],
+)
+def test_a_file_of_indented_objects_gets_one_sentence_and_not_two(tmp_path, text, sentence):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        loading.load_local_split(str(path))
+    assert sentence in str(caught.value) and str(caught.value).count("a.json") == 1

@@ -181,3 +181,15 @@ def test_whole_numbers_with_a_decimal_point_may_be_classes():
     (warning,) = warnings("1.0", "0.0", "1.0")
     assert "labels of t.csv are whole numbers with a decimal point, 0.0, 1.0, and are learned as scores" in warning
     assert warnings("1.0", "0.5") == [] and warnings(*(f"{number}.0" for number in range(21))) == []
+
+
+def test_lists_of_0_and_1_for_each_of_two_classes_are_warned_of():
+    def indicator_warnings(rows):
+        split = Split({"text": ["a"] * len(rows), "label": rows}, "train.json", "json", range(1, len(rows) + 1))
+        labels = infer_labels(split, ("label",), None)
+        return traps.indicator_traps(labels, labels.encode(split), split)
+
+    (warning,) = indicator_warnings([[0, 1], [1, 0], [0, 1]])
+    assert warning.startswith("Every row of train.json has both labels, 0 and 1;")
+    assert not indicator_warnings([[0, 1], [1], [0]])
+    assert not indicator_warnings([["red", "round"], ["round", "red"]])

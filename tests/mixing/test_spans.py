@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mixup.mixing.attention import attention_relevance, mean_over_tokens, token_ratio
-from hf_mixup.mixing.spans import gradient_saliency, segment_numbers, swap_spans
+from hf_mixup.mixing.spans import gradient_saliency, own_share, segment_numbers, swap_spans
 
 CLS, SEP, PAD = 2, 3, 0
 SPECIAL = torch.tensor([PAD, CLS, SEP])
@@ -58,7 +58,8 @@ def batches(draw):
 def test_spans_are_the_least_and_the_most_salient_of_each_segment(batch, window):
     ids, saliency, partner, runs = batch
     segments = segment_numbers(ids, None, SPECIAL)
-    mixed, share = swap_spans(ids, saliency, segments, torch.from_numpy(partner), window)
+    mixed = swap_spans(ids, saliency, segments, torch.from_numpy(partner), window)
+    share = own_share(segments, torch.from_numpy(partner), window)
     expected, shares = loop(ids.tolist(), saliency.tolist(), partner.tolist(), runs, window)
     assert mixed.tolist() == expected
     assert share.tolist() == pytest.approx(shares)
@@ -81,8 +82,9 @@ def test_segments_follow_special_tokens_and_the_mask():
 
 def test_a_text_of_special_tokens_alone_stays_as_it_is():
     ids = torch.tensor([row([], length=4), row([7, 8], length=4)])
-    mixed, share = swap_spans(ids, torch.rand(2, 4), segment_numbers(ids, None, SPECIAL), torch.tensor([1, 0]))
-    assert torch.equal(mixed, ids) and share.tolist() == [1.0, 1.0]
+    segments, partner = segment_numbers(ids, None, SPECIAL), torch.tensor([1, 0])
+    assert torch.equal(swap_spans(ids, torch.rand(2, 4), segments, partner), ids)
+    assert own_share(segments, partner).tolist() == [1.0, 1.0]
 
 
 def test_saliency_is_the_root_mean_square_over_the_largest():

@@ -30,7 +30,7 @@ class Recorder(MixupTrainer):
     def get_batch_samples(self, *args, **kwargs):
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         for batch in batches:
-            self.plans.append(described(batch["mixup"]))
+            self.plans.append(described(batch.get("mixup")))
             self.rows.append(len(batch["labels"]))
         if self.state.global_step == 0:
             self.first = [{name: batch[name].tolist() for name in ("input_ids", "labels")} for batch in batches]

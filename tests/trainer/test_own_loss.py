@@ -155,6 +155,118 @@ def test_class_weights_that_no_loss_reads_are_refused(tmp_path):
     assert np.isfinite(logged(train(tmp_path, trainer_class=Penalized, **weights), "loss")).all()
 
 
+class OnlyOutputs(MixupTrainer):
+    """Takes the outputs of the mixed rows from super(), and their loss from the own labels."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        _, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = nn.functional.cross_entropy(outputs.logits, inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_that_is_computed_but_not_trained_on_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="OnlyOutputs.compute_loss leaves out the partners' labels"):
+        train(tmp_path, trainer_class=OnlyOutputs, **STRONG)
+    assert np.isfinite(logged(train(tmp_path, trainer_class=OnlyOutputs), "loss")).all()
+
+
+class Twice(MixupTrainer):
+    """The mean of two passes, as R-Drop makes them."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        first, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        second, _ = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = (first + second) / 2
+        return (loss, outputs) if return_outputs else loss
+
+
+class TwoSteps(MixupTrainer):
+    """Adds the gradient of a second pass, as adversarial training does."""
+
+    def training_step(self, *args, **kwargs):
+        super().training_step(*args, **kwargs)
+        return super().training_step(*args, **kwargs)
+
+
+LATE = {"class_weights": "1,20,0.1", "per_device_train_batch_size": 8, "max_steps": 1, "max_grad_norm": 0.0}
+FINDS_WEIGHTS = [
+    {"mixup_method": "attentionmix", "mixup_attention_head": "1"},
+    {"mixup_method": "nonlinear", "mixup_label_weight": "learned"},
+    {"mixup_method": "ssmix"},
+]
+
+
+@pytest.mark.parametrize("mixup", FINDS_WEIGHTS, ids=lambda mixup: mixup["mixup_method"])
+def test_two_passes_of_an_override_are_the_mean_or_the_sum_of_two(tmp_path, mixup):
+    options = {"trainer_options": {"processing_class": wordpiece_tokenizer()}, **SGD, **LATE, **mixup}
+    once, mean, both = (
+        train(tmp_path, tiny_model("bert", dropout=0.0), trainer_class, **options, lr_scheduler_type="constant")
+        for trainer_class in (MixupTrainer, Twice, TwoSteps)
+    )
+    assert logged(mean, "loss") == pytest.approx(logged(once, "loss"), rel=1e-5)
+    for start, one, same, sums in zip(
+        tiny_model("bert").parameters(), *(run.model.parameters() for run in (once, mean, both)), strict=True
+    ):
+        torch.testing.assert_close(same, one, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(sums - start, 2 * (one - start), atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("trainer_class", [Twice, TwoSteps, Penalized])
+def test_overrides_beside_a_correction_of_all_gradients_are_refused(tmp_path, trainer_class):
+    options = {**LATE, **FINDS_WEIGHTS[0], "gradient_accumulation_steps": 2, "max_steps": 2}
+    overridden = "training_step" if trainer_class is TwoSteps else "compute_loss"
+    sentence = f"{trainer_class.__name__}.{overridden} may add to losses whose divisor mixup_method='attentionmix'"
+    with pytest.raises(ValueError, match=sentence):
+        train(tmp_path, trainer_class=trainer_class, **options)
+    # Where every row has a label and no class a weight, the divisor is known.
+    train(tmp_path, trainer_class=trainer_class, **{**options, "class_weights": None})
+
+
+class AsTransformersRecommends(MixupTrainer):
+    """Divides by `num_items_in_batch` where there is one."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        if num_items_in_batch is None:
+            loss = nn.functional.cross_entropy(outputs.logits, labels)
+        else:
+            loss = nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_an_override_that_divides_by_the_items_of_the_step_is_not_divided_twice(tmp_path):
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "dataset": tiny_dataset(rows=32)}
+    ours = train(tmp_path, trainer_class=MixupTrainer, **options, **SGD)
+    own = train(tmp_path, trainer_class=AsTransformersRecommends, **options, **SGD)
+    np.testing.assert_allclose(logged(own, "loss"), logged(ours, "loss"), rtol=1e-5)
+    np.testing.assert_allclose(logged(own, "grad_norm"), logged(ours, "grad_norm"), rtol=1e-4)
+
+
+class Bare(nn.Module):
+    """A module without a config, and without a parameter for plans."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(90, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids, labels=None):
+        logits = self.linear(self.embedding(input_ids).mean(dim=1))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+@pytest.mark.parametrize("trainer_class", [Trainer, MixupTrainer])
+def test_a_bare_module_trains_and_evaluates_without_mixing_as_in_stock_trainer(tmp_path, trainer_class):
+    losses = []
+    for each in (Trainer, trainer_class):
+        torch.manual_seed(0)
+        options = {"trainer_options": {"eval_dataset": tiny_dataset()}, "max_steps": 3, **SGD}
+        trainer = train(tmp_path, Bare(), each, **options)
+        losses.append((logged(trainer, "loss"), trainer.evaluate()["eval_loss"]))
+    assert losses[0] == losses[1]
+
+
 # ---- Other parts of the step that an override may leave out ----
 
 
@@ -162,6 +274,18 @@ class OwnStep(MixupTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         model.train()
         loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+class OwnLoop(MixupTrainer):
+    """Never calls compute_loss; the model gets the plan."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels")
+        loss = nn.functional.cross_entropy(model(**inputs).logits, labels)
         self.accelerator.backward(loss)
         return loss.detach()
 
@@ -183,9 +307,11 @@ class OwnOptimizer(MixupTrainer):
         (
             OwnStep,
             {"mixup_method": "ssmix"},
-            r"OwnStep.training_step computes .* by itself: call super\(\).training_step",
+            r"OwnStep.training_step computes .* by itself.*: call super\(\).training_step",
         ),
-        (OwnStep, STRONG, r"OwnStep.training_step computes .* by itself: call super\(\).training_step"),
+        (OwnStep, STRONG, r"OwnStep.training_step computes .* by itself.*: call super\(\).training_step"),
+        (OwnLoop, STRONG, r"OwnLoop.training_step computes .*: call super\(\).training_step"),
+        (OwnLoop, {"class_weights": "1,2,3"}, r"OwnLoop.training_step computes .* without mixing and class_weights"),
         (OwnBatches, STRONG, r"has no plan for mixup_method='amplify': OwnBatches.get_batch_samples.* from super\(\)"),
         (
             OwnOptimizer,

@@ -23,6 +23,7 @@ from transformers.trainer_utils import IntervalStrategy
 from hf_mixup.mixing.checks import check_type
 from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.checksums import CHECKSUMS, differences, read_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def fault_of(folder: Path, args: MixupTrainingArguments, has_config: bool = True
 
 
 def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Iterator[str]:
-    # The state is written last: where it is missing, nothing else tells more.
+    # The state is written after all that is needed: where it is missing, nothing else tells more.
     yield from _fault_of_file(folder / STATE, _read_state)
     sharded = _is_sharded(folder)
     if not sharded:
@@ -172,6 +173,9 @@ def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Ite
         yield from _fault_of_file(folder / "scaler.pt", _torch_reader("scale"))
     for name in _rng_files(_saved_processes(folder, args.world_size) or args.world_size):
         yield from _fault_of_file(folder / name, _torch_reader("python", "numpy", "cpu"))
+    if (folder / CHECKSUMS).exists():
+        yield from _fault_of_file(folder / CHECKSUMS, read_checksums)
+        yield from differences(folder)
 
 
 def _faults_of_weights(folder: Path, has_config: bool) -> Iterator[str]:

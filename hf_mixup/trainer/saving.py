@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import nn
+from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_mixup.errors import as_one_line
@@ -20,6 +24,7 @@ from hf_mixup.trainer.checkpoints import (
     without_leftovers,
     written_beside,
 )
+from hf_mixup.trainer.checksums import CHECKSUMS, sums_of_process, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +74,31 @@ class SavingMixin:
                 # Of another run, or of one that was stopped here: old and new files together would pass for whole.
                 shutil.rmtree(folder, ignore_errors=True)
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
+            with self._with_checksums(folder):
+                super()._save_checkpoint(model, trial)
         self._saved_step = (self.state.global_step, self._train_batch_size)
+
+    @contextmanager
+    def _with_checksums(self, folder: Path) -> Iterator[None]:
+        """Write the checksums right after the state: before the checkpoint is pushed, and older ones are removed."""
+        state, self._sums_of_processes = self.state, {}
+
+        def save_with_checksums(path: str) -> None:
+            TrainerState.save_to_json(state, path)
+            write_checksums(folder, self._sums_of_processes)
+
+        state.save_to_json = save_with_checksums
+        try:
+            yield
+        finally:
+            del state.save_to_json
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # After this the main process marks the checkpoint as whole and removes old ones.
-        self.accelerator.wait_for_everyone()
+        # It also waits for all processes: then the main one marks the checkpoint as whole and removes old ones.
+        if self.args.world_size > 1:
+            own = sums_of_process(Path(output_dir), self.args.process_index)
+            self._sums_of_processes = dict(gather_object(list(own.items())))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -84,8 +107,14 @@ class SavingMixin:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_weights_fit(resume_from_checkpoint, self.model)
-        self._warn_of_other_mixing(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _warn_of_no_checksums(self, checkpoint: str) -> None:
+        if not (Path(checkpoint) / CHECKSUMS).is_file():
+            logger.warning(
+                f"{checkpoint} has no {CHECKSUMS}, as those of the stock Trainer and of earlier versions: its files "
+                "are taken as they are, and damage inside them would not be found."
+            )
 
     def _warn_of_other_mixing(self, checkpoint: str) -> None:
         file = Path(checkpoint) / "config.json"
@@ -103,6 +132,9 @@ class SavingMixin:
             )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.is_world_process_zero():
+            self._warn_of_no_checksums(checkpoint)
+            self._warn_of_other_mixing(checkpoint)
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
         except (ValueError, KeyError) as error:

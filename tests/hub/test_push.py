@@ -141,7 +141,8 @@ def test_whole_checkpoints_are_pushed_only_when_asked_for_and_resume(here, tmp_p
     repository = here.repositories["me/tiny"]
     step_2 = next(files for _, message, files in repository.commits if message.endswith("step 2, checkpoint"))
     state = {path: content for path, content in step_2.items() if path.startswith(f"{folder}/")}
-    assert {f"{folder}/{name}" for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth")} <= set(state)
+    names = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "checksums.json")
+    assert {f"{folder}/{name}" for name in names} <= set(state) and "checksums.json" not in step_2
     assert not any("training_args" in path for path in repository.files)
     # They hold nothing but tensors and numbers: no code runs when they are read.
     assert torch.load(io.BytesIO(state[f"{folder}/optimizer.pt"]), weights_only=True)["state"]

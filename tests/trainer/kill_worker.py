@@ -48,7 +48,7 @@ def start(flags, log):
 
 
 def half_written(folder):
-    return [path.name for path in folder.glob("checkpoint-*") if not (path / "trainer_state.json").exists()]
+    return [path.name for path in folder.glob("checkpoint-*") if not (path / "checksums.json").exists()]
 
 
 def stop_in_save(pid, out, chance):

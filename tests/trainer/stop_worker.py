@@ -61,6 +61,8 @@ def main(folder):
     assert rank == 0 or Signalled.too_early == [False, False]
     whole = sorted(path.name for path in (folder / "out" / "checkpoint-3").glob("rng_state_*.pth"))
     assert whole == ["rng_state_0.pth", "rng_state_1.pth"]
+    (sums,) = json.loads((folder / "out" / "checkpoint-3" / "checksums.json").read_text()).values()
+    assert {*whole, "model.safetensors", "optimizer.pt", "trainer_state.json"} <= set(sums)
     torch.distributed.barrier()
     if rank == 0:
         (folder / "out" / "checkpoint-3" / "rng_state_0.pth").unlink()

@@ -2,16 +2,19 @@
 
 import json
 import logging
+import random
 import shutil
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback
 
 from hf_mixup import CheckpointError, MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import check_weights_fit, checkpoints, disk_fault, fault_of, set_aside
 from hf_mixup.trainer.checkpoints import whole_checkpoint as whole
+from hf_mixup.trainer.checksums import differences, write_checksums
 from tests.tiny import same_weights, tiny_config, tiny_dataset, tiny_model
 from tests.trainer.runs import STRONG, logged, train
 
@@ -36,6 +39,14 @@ def out(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "out")
 
 
+@pytest.fixture
+def unsummed(out):
+    """That copy without checksums: its files can be changed on purpose, or are a stock Trainer's."""
+    for path in out.glob("*/checksums.json"):
+        path.unlink()
+    return out
+
+
 def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -48,6 +59,24 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def remove(path):
+    path.unlink()
+
+
+def zero_half(path):
+    """As a disk leaves a file of which the second half never got there."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+
+def flip(path):
+    """Four bytes near the end, among the numbers of a file of tensors."""
+    content = bytearray(path.read_bytes())
+    for index in range(len(content) * 3 // 4, len(content) * 3 // 4 + 4):
+        content[index] ^= 1
+    path.write_bytes(content)
+
+
 def foreign(path):
     """Something of the right format that belongs elsewhere."""
     if path.suffix in {".pt", ".pth"}:
@@ -57,6 +86,7 @@ def foreign(path):
 
 
 NAMES = [
+    "checksums.json",
     "config.json",
     "model.safetensors",
     "optimizer.pt",
@@ -66,8 +96,14 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), cut, empty, foreign], ids=lambda each: each.__name__)
+DAMAGES = [remove, cut, empty, foreign, zero_half, flip]
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    # A checkpoint without checksums is taken as it is.
+    [(name, damage) for name in NAMES for damage in DAMAGES if (name, damage) != ("checksums.json", remove)],
+)
 def test_a_broken_checkpoint_is_put_aside_or_named(out, caplog, name, damage):
     last = out / "checkpoint-6"
     args = arguments(out)
@@ -83,6 +119,83 @@ def test_a_broken_checkpoint_is_put_aside_or_named(out, caplog, name, damage):
     assert "it is now called broken-checkpoint-6" in caplog.text
     assert sorted(path.name for path in out.iterdir()) == ["broken-checkpoint-6", "checkpoint-3"]
     assert checkpoints(str(out)) == [out / "checkpoint-3"]
+
+
+@pytest.mark.parametrize("damage", [zero_half, flip])
+def test_damage_to_a_learned_label_weight_is_found(tmp_path, damage):
+    learned = {"mixup_method": "nonlinear", "mixup_label_weight": "learned"}
+    train(tmp_path, **learned, save_strategy="steps", save_steps=6)
+    assert whole(arguments(tmp_path, **learned), True) == str(tmp_path / "checkpoint-6")
+    damage(tmp_path / "checkpoint-6" / "label_gate.safetensors")
+    with pytest.raises(CheckpointError, match="label_gate.safetensors is not what was saved"):
+        whole(arguments(tmp_path, **learned), True)
+
+
+def test_a_file_that_was_changed_on_purpose_is_named_with_the_way_on(finished, out):
+    last = out / "checkpoint-3"
+    shutil.rmtree(out / "checkpoint-6")
+    config = json.loads((last / "config.json").read_text())
+    (last / "config.json").write_text(json.dumps({**config, "my_note": "better labels"}))
+    (last / "notes.txt").write_text("a file that was added is no damage")
+    with pytest.raises(
+        CheckpointError, match="config.json is not what was saved.* if it was changed on purpose"
+    ) as caught:
+        whole(arguments(out), str(last))
+    assert "delete checksums.json" in str(caught.value) and "notes" not in str(caught.value)
+    (last / "checksums.json").unlink()
+    assert same_weights(train(out, tiny_model("bert", seed=5), **SAVING, resume=True).model, finished[1])
+
+
+def test_a_file_of_the_checkpoint_that_is_gone_is_named(out):
+    """Also one that no rule asks for, such as those of a tokenizer; the pickle of the arguments is not missed."""
+    last = out / "checkpoint-6"
+    (last / "training_args.bin").unlink()
+    assert fault_of(last, arguments(out)) is None
+    sums = json.loads((last / "checksums.json").read_text())
+    (algorithm,) = sums
+    sums[algorithm]["tokenizer.json"] = "0" * 16
+    (last / "checksums.json").write_text(json.dumps(sums))
+    assert fault_of(last, arguments(out)) == "it has no tokenizer.json"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 24, (1 << 24) + 5, 3 << 24])
+def test_every_byte_of_a_file_counts(tmp_path, size):
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    write_checksums(tmp_path, {})
+    assert list(differences(tmp_path)) == []
+    for index in {0, size // 2, size - 1} if size else ():
+        changed = bytearray(content)
+        changed[index] ^= 128
+        (tmp_path / "file").write_bytes(changed)
+        assert len(list(differences(tmp_path))) == 1
+    (tmp_path / "file").write_bytes(content + b"0")
+    assert len(list(differences(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("only_model", [False, True])
+def test_checksums_are_there_before_older_checkpoints_are_removed(tmp_path, monkeypatch, only_model):
+    rotate, seen = transformers.trainer.rotate_checkpoints, []
+
+    def watch(output_dir, **options):
+        newest = checkpoints(output_dir)[0]
+        seen.append((newest.name, list(differences(newest)), (newest / "checksums.json").is_file()))
+        rotate(output_dir, **options)
+
+    monkeypatch.setattr(transformers.trainer, "rotate_checkpoints", watch)
+    train(tmp_path, **SAVING, save_total_limit=1, save_only_model=only_model)
+    assert seen == [("checkpoint-3", [], True), ("checkpoint-6", [], True)]
+
+
+def test_a_stock_checkpoint_is_taken_with_a_line(tmp_path, caplog):
+    """A stock Trainer's has no checksums; what it trained goes on to the last bit."""
+    stock = {"trainer_class": Trainer, "model": tiny_model("bert", mixup=False), "save_strategy": "steps"}
+    straight = train(tmp_path, **stock, save_steps=3)
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    resumed = train(tmp_path, tiny_model("bert", seed=5), resume=True)
+    assert same_weights(resumed.model, straight.model)
+    (line,) = [record.getMessage() for record in caplog.records if "checksums.json" in record.getMessage()]
+    assert line.startswith(f"{tmp_path}/checkpoint-3 has no checksums.json") and "\n" not in line
 
 
 def test_what_was_put_aside_is_never_overwritten(out):
@@ -160,13 +273,13 @@ def test_the_checkpoint_of_another_model_is_refused(out, options, has, wants):
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(out):
-    path = out / "checkpoint-6" / "model.safetensors"
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(unsummed):
+    path = unsummed / "checkpoint-6" / "model.safetensors"
     tensors = load_file(path)
     del tensors["classifier.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="has nothing for classifier.weight, the model the shape"):
-        train(out, **SAVING, resume=True)
+        train(unsummed, **SAVING, resume=True)
 
 
 def test_tied_weights_are_saved_once(tmp_path):
@@ -180,35 +293,35 @@ def test_tied_weights_are_saved_once(tmp_path):
     check_weights_fit(str(tmp_path), model)
 
 
-def test_weights_in_several_files(out):
-    last = out / "checkpoint-6"
+def test_weights_in_several_files(unsummed):
+    last = unsummed / "checkpoint-6"
     model = AutoModelForSequenceClassification.from_pretrained(last)
     (last / "model.safetensors").unlink()
     model.save_pretrained(last, max_shard_size="20KB")
     shards = sorted(path.name for path in last.glob("model-*.safetensors"))
-    assert len(shards) > 2 and fault_of(last, arguments(out)) is None
+    assert len(shards) > 2 and fault_of(last, arguments(unsummed)) is None
     check_weights_fit(str(last), model)
     cut(last / shards[1])
-    assert fault_of(last, arguments(out)) == f"{shards[1]} is damaged, or holds something else"
+    assert fault_of(last, arguments(unsummed)) == f"{shards[1]} is damaged, or holds something else"
     (last / shards[1]).unlink()
-    assert fault_of(last, arguments(out)) == f"it has no {shards[1]}"
+    assert fault_of(last, arguments(unsummed)) == f"it has no {shards[1]}"
     foreign(last / "model.safetensors.index.json")
-    assert "model.safetensors.index.json" in fault_of(last, arguments(out))
+    assert "model.safetensors.index.json" in fault_of(last, arguments(unsummed))
 
 
-def test_adapters_and_the_layouts_of_sharded_training(out):
-    last = out / "checkpoint-6"
+def test_adapters_and_the_layouts_of_sharded_training(unsummed):
+    last = unsummed / "checkpoint-6"
     (last / "adapter_config.json").write_text("{}")
-    assert fault_of(last, arguments(out)) == "it has no adapter_model.safetensors"
+    assert fault_of(last, arguments(unsummed)) == "it has no adapter_model.safetensors"
     (last / "model.safetensors").rename(last / "adapter_model.safetensors")
-    assert fault_of(last, arguments(out)) is None
+    assert fault_of(last, arguments(unsummed)) is None
     for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
         (last / name).unlink()
-    assert "model.safetensors" in fault_of(last, arguments(out))
+    assert "model.safetensors" in fault_of(last, arguments(unsummed))
     (last / "pytorch_model_fsdp_0").mkdir()
-    assert fault_of(last, arguments(out)) is None
+    assert fault_of(last, arguments(unsummed)) is None
     (last / "rng_state.pth").unlink()
-    assert fault_of(last, arguments(out)) == "it has no rng_state.pth"
+    assert fault_of(last, arguments(unsummed)) == "it has no rng_state.pth"
 
 
 def test_a_learned_label_weight_belongs_to_the_checkpoint(out):
@@ -239,13 +352,13 @@ def test_a_learned_label_weight_belongs_to_the_checkpoint(out):
         ([], 2, "it has no rng_state_0.pth"),
     ],
 )
-def test_random_states_of_each_process(out, caplog, monkeypatch, saved, processes, outcome):
-    last = out / "checkpoint-6"
+def test_random_states_of_each_process(unsummed, caplog, monkeypatch, saved, processes, outcome):
+    last = unsummed / "checkpoint-6"
     state = (last / "rng_state.pth").read_bytes()
     (last / "rng_state.pth").unlink()
     for rank in saved:
         (last / f"rng_state{rank and '_'}{rank}.pth").write_bytes(state)
-    args = arguments(out)
+    args = arguments(unsummed)
     monkeypatch.setattr(type(args), "world_size", processes)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
     if outcome is None or "world size" in outcome:
@@ -276,11 +389,11 @@ def test_which_errors_are_the_disks():
     assert disk_fault(RuntimeError("a bug")) is None
 
 
-def test_another_config_is_no_fault_but_a_broken_one_is(out):
-    tiny_config("roberta").save_pretrained(out / "checkpoint-6")
-    assert fault_of(out / "checkpoint-6", arguments(out)) is None
-    (out / "checkpoint-6" / "config.json").write_bytes(b"\xff\xfe")
-    assert "config.json" in fault_of(out / "checkpoint-6", arguments(out))
+def test_another_config_is_no_fault_but_a_broken_one_is(unsummed):
+    tiny_config("roberta").save_pretrained(unsummed / "checkpoint-6")
+    assert fault_of(unsummed / "checkpoint-6", arguments(unsummed)) is None
+    (unsummed / "checkpoint-6" / "config.json").write_bytes(b"\xff\xfe")
+    assert "config.json" in fault_of(unsummed / "checkpoint-6", arguments(unsummed))
 
 
 def test_the_folder_of_the_run_is_no_checkpoint(out):

@@ -26,7 +26,10 @@ logger = logging.getLogger(__name__)
 ARGUMENTS_FILES = ("training_args.bin", "*/training_args.bin")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.distcp")
 # Of a model's folder, what belongs to the training alone, and what is on its way to somewhere else.
-NOT_THE_MODEL = (*ARGUMENTS_FILES, *PICKLES, "checksums.json", "*checkpoint-*", "last-good-weights*", "_*")
+NOT_THE_MODEL = (
+    *(*ARGUMENTS_FILES, *PICKLES, "checksums.json", "run_settings.json"),
+    *("*checkpoint-*", "last-good-weights*", "_*"),
+)
 TRAINING_STATE = ("trainer_state.json", "label_gate.*")
 SNAPSHOT_PREFIX = "_push_"
 # Weights are uploaded as safetensors only.

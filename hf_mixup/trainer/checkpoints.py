@@ -24,6 +24,7 @@ from hf_mixup.mixing.checks import check_type
 from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checksums import CHECKSUMS, differences, read_checksums
+from hf_mixup.trainer.run_settings import SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +174,8 @@ def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Ite
         yield from _fault_of_file(folder / "scaler.pt", _torch_reader("scale"))
     for name in _rng_files(_saved_processes(folder, args.world_size) or args.world_size):
         yield from _fault_of_file(folder / name, _torch_reader("python", "numpy", "cpu"))
+    if (folder / SETTINGS).exists():
+        yield from _fault_of_file(folder / SETTINGS, _read_object)
     if (folder / CHECKSUMS).exists():
         yield from _fault_of_file(folder / CHECKSUMS, read_checksums)
         yield from differences(folder)

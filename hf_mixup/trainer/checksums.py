@@ -41,12 +41,20 @@ def write_checksums(folder: Path, known: dict[str, str]) -> None:
         known: the checksums that the processes have found already, by the names of the files.
     """
     sums = {name: known.get(name) or _sum(path) for name, path in _files(folder)}
-    (folder / CHECKSUMS).write_text(json.dumps({_ALGORITHM: sums}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    content = {_ALGORITHM: sums, "of these": _sum_of_sums(sums)}
+    (folder / CHECKSUMS).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """The checksums that `write_checksums` wrote."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))[_ALGORITHM])
+    """The checksums that `write_checksums` wrote.
+
+    Raises:
+        ValueError, KeyError: they are damaged themselves.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["of these"] != _sum_of_sums(content[_ALGORITHM]):
+        raise ValueError(f"{path} is damaged.")
+    return content[_ALGORITHM]
 
 
 def differences(folder: Path) -> Iterator[str]:
@@ -68,6 +76,10 @@ def differences(folder: Path) -> Iterator[str]:
                 f"{name} is not what was saved, its checksum differs; if it was changed on purpose, delete "
                 f"{CHECKSUMS} in that folder to use it as it is"
             )
+
+
+def _sum_of_sums(sums: dict[str, str]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(sums, sort_keys=True).encode())
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:

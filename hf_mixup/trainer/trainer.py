@@ -149,6 +149,7 @@ class MixupTrainerMixin(SavingMixin, HubMixin):
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
         self._saved_step: tuple[int, int] | None = None
+        self._run_settings: dict[str, Any] | None = None
         # The weight of all rows of the optimizer step; None where the loss of one batch sums its weights up itself.
         self._group_total: Tensor | None = None
         # Whether only the loss of the step's one batch in each process knows its weights.

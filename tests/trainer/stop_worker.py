@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from hf_mixup import MixupTrainer, save_on_sigterm
+from hf_mixup.trainer.checksums import read_checksums
 from tests.tiny import tiny_model
 from tests.trainer.runs import STRONG, train
 
@@ -61,7 +62,7 @@ def main(folder):
     assert rank == 0 or Signalled.too_early == [False, False]
     whole = sorted(path.name for path in (folder / "out" / "checkpoint-3").glob("rng_state_*.pth"))
     assert whole == ["rng_state_0.pth", "rng_state_1.pth"]
-    (sums,) = json.loads((folder / "out" / "checkpoint-3" / "checksums.json").read_text()).values()
+    sums = read_checksums(folder / "out" / "checkpoint-3" / "checksums.json")
     assert {*whole, "model.safetensors", "optimizer.pt", "trainer_state.json"} <= set(sums)
     torch.distributed.barrier()
     if rank == 0:

@@ -151,14 +151,14 @@ def test_a_file_of_the_checkpoint_that_is_gone_is_named(out):
     last = out / "checkpoint-6"
     (last / "training_args.bin").unlink()
     assert fault_of(last, arguments(out)) is None
-    sums = json.loads((last / "checksums.json").read_text())
-    (algorithm,) = sums
-    sums[algorithm]["tokenizer.json"] = "0" * 16
-    (last / "checksums.json").write_text(json.dumps(sums))
+    (last / "tokenizer.json").write_text("{}")
+    write_checksums(last, {})
+    assert fault_of(last, arguments(out)) is None
+    (last / "tokenizer.json").unlink()
     assert fault_of(last, arguments(out)) == "it has no tokenizer.json"
 
 
-@pytest.mark.parametrize("size", [0, 1, 1 << 24, (1 << 24) + 5, 3 << 24])
+@pytest.mark.parametrize("size", [0, 1, 1 << 24, (1 << 24) + 5])
 def test_every_byte_of_a_file_counts(tmp_path, size):
     content = random.Random(size).randbytes(size)
     (tmp_path / "file").write_bytes(content)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SHARDED = ("pytorch_model_fsdp*", "global_step*")
 # What is written of the run beside the model; without any of it a checkpoint holds a model and no more.
 _RUN_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+# What torch says of an object that is more than numbers and tensors.
+_CODE = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")
 _TORCH_WRITERS = "inline_container|PytorchStreamWriter|basic_ios|iostream error"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
@@ -166,8 +169,11 @@ def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Ite
     if _is_weights_only(folder):
         return
     if not sharded:
-        yield from _fault_of_file(folder / "optimizer.pt", _torch_reader("state", "param_groups"))
-        yield from _fault_of_file(folder / "scheduler.pt", _torch_reader("last_epoch"))
+        # Those of a user may look otherwise; with checksums it is known that they are what was saved.
+        summed = (folder / CHECKSUMS).exists()
+        wanted = {"optimizer.pt": ("state", "param_groups"), "scheduler.pt": ("last_epoch",)}
+        for name, keys in wanted.items():
+            yield from _fault_of_file(folder / name, _torch_reader(*(() if summed else keys)))
     if args.mixup().label_weight == "learned":
         yield from _fault_of_file(folder / label_gate.FILE, _read_tensors)
     if (folder / "scaler.pt").exists():
@@ -207,6 +213,15 @@ def _fault_of_file(path: Path, read: Callable[[Path], Any]) -> Iterator[str]:
         read(path)
     except OSError as error:
         yield f"{path.name} cannot be read: {error.strerror or error}"
+    except UnpicklingError as error:
+        code = _CODE.search(str(error))
+        if code is None:
+            yield f"{path.name} is damaged, or holds something else"
+        else:
+            yield (
+                f"{path.name} holds a {code[1]}, which torch loads only after torch.serialization.add_safe_globals: "
+                "call that if you trust the file, or train with another optim"
+            )
     except Exception:  # Readers of damaged files raise nearly anything.
         yield f"{path.name} is damaged, or holds something else"
 

@@ -16,6 +16,7 @@ import xxhash
 from datasets import Dataset
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 
@@ -123,10 +124,23 @@ def other_options(given: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> 
     told = set()
     for group, after in zip(given, loaded, strict=True):
         for name in sorted(group.keys() & after.keys() - told):
-            if group[name] != after[name]:
+            # What is given as None the optimizer chooses itself, some only in the first step.
+            if group[name] is not None and group[name] != after[name]:
                 told.add(name)
                 called = "learning_rate" if name == "initial_lr" else name
                 yield f"was trained with {called}={after[name]}, this run has {group[name]}: {_OLD_VALUE}"
+
+
+def lost_state(optimizer: Any) -> Iterator[str]:
+    """The sentence for an optimizer that keeps what it has gathered where a checkpoint does not bring it back."""
+    optimizer = _unwrapped(optimizer)
+    kept = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, dict)]
+    by_parameter = any(isinstance(key, Tensor) for value in kept for key in value)
+    if by_parameter or isinstance(optimizer, LayerWiseDummyOptimizer):
+        yield (
+            f"does not bring back what the optimizer ({type(optimizer).__name__}) had gathered: it starts from "
+            "nothing, and the run is not the undisturbed one; only another optim resumes exactly"
+        )
 
 
 def other_rate(scheduler: Any) -> Iterator[str]:

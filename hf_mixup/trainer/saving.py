@@ -28,6 +28,7 @@ from hf_mixup.trainer.checkpoints import (
 from hf_mixup.trainer.checksums import CHECKSUMS, sums_of_process, write_checksums
 from hf_mixup.trainer.run_settings import (
     SETTINGS,
+    lost_state,
     options_of,
     other_options,
     other_rate,
@@ -171,6 +172,7 @@ class SavingMixin:
         if compared:
             _check_groups(checkpoint, names, self.optimizer)
             self._tell(checkpoint, other_options(given, options_of(self.optimizer)))
+            self._tell(checkpoint, lost_state(self.optimizer))
             self._tell(checkpoint, other_rate(self.lr_scheduler))
         if self._label_gate is not None:
             self._label_gate.load(checkpoint)

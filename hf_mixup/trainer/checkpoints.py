@@ -19,7 +19,6 @@ from safetensors import safe_open
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import safe_globals
-from transformers.trainer_utils import IntervalStrategy
 
 from hf_mixup.mixing.checks import check_type
 from hf_mixup.trainer import label_gate
@@ -323,10 +322,11 @@ def _shape_or_nothing(shape: tuple[int, ...] | None) -> str:
 
 
 class SaveAfterEvaluation(TrainerCallback):
-    """Saves the last step of an epoch after the evaluation that comes with the epoch's end.
+    """Saves the last step of an epoch after all that comes with the epoch's end, such as an evaluation.
 
     An evaluation draws a random number to read its data with: a run that went on from a checkpoint between the last
-    step and the evaluation, which it would not make up for, would go on with other dropout masks.
+    step and the evaluation, which it would not make up for, would go on with other dropout masks. A callback that ends
+    the run where an evaluation is no better would not have counted it.
     """
 
     def __init__(self) -> None:
@@ -336,14 +336,13 @@ class SaveAfterEvaluation(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put off a save that is due now."""
-        ends_epoch = state.epoch == int(state.epoch)
-        self._owed = control.should_save and ends_epoch and args.eval_strategy == IntervalStrategy.EPOCH
+        self._owed = control.should_save and state.epoch == int(state.epoch)
         control.should_save &= not self._owed
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Make up for it; the evaluation comes first."""
+        """Make up for it; what other callbacks do at an epoch's end, and an evaluation, come first."""
         control.should_save |= self._owed
 
 

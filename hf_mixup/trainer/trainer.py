@@ -51,6 +51,7 @@ from hf_mixup.trainer.overrides import (
     plan_error,
     step_error,
 )
+from hf_mixup.trainer.resuming import ResumingMixin
 from hf_mixup.trainer.saving import SavingMixin
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss or the gradient became NaN or infinite; the weights of the step before are kept."""
 
 
-class MixupTrainerMixin(SavingMixin, HubMixin):
+class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
     """Mixup for a `Trainer` subclass: put it before that class in the bases.
 
     A loss of your own goes in as `compute_loss_func(outputs, labels, num_items_in_batch)`, which is called for the own

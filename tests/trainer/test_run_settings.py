@@ -68,8 +68,11 @@ def test_each_other_setting_is_a_line(told):
         "neftune_noise_alpha": (None, 0.1),
     }
     lines = told(**{name: now for name, (_, now) in others.items()}, trainer_options={"eval_dataset": tiny_dataset(4)})
-    assert set(lines) == lines_of([(name, *both) for name, both in others.items()], OTHER_RUN)
-    assert len(lines) == len(others)
+    # Of twice the accumulated batches an epoch has three steps in place of five.
+    order = "has epochs of another length than this run: the rows that come next are not those that the undisturbed "
+    assert [line for line in lines if line.startswith(order)] == lines[:1]
+    assert set(lines[1:]) == lines_of([(name, *both) for name, both in others.items()], OTHER_RUN)
+    assert len(lines[1:]) == len(others)
 
 
 def test_what_the_optimizer_keeps_is_said_to_stay(told):

@@ -34,7 +34,7 @@ from hf_mixup.trainer.run_settings import (
 logger = logging.getLogger(__name__)
 
 # By other batches or rows, or by a callback that ends them early.
-_OTHER_EPOCHS = "has epochs of another length than this run: the rows that come next are not those that the undisturbed run had next"
+_OTHER_EPOCHS = "has epochs of another length than this run: the undisturbed run went on with other rows"
 
 
 class ResumingMixin:

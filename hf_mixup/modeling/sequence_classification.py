@@ -305,7 +305,10 @@ def _dot_products(pooled: Tensor, classifier: nn.Linear, mixup: BatchPlan) -> Te
     mixed = mixup.mix(pooled, "pooled").unsqueeze(1)
     weights = mixup.weights.to(pooled.dtype)
     weights = weights.unsqueeze(-1) if weights.ndim == 2 else weights
-    scores = nn.functional.linear(mixed * weights, classifier.weight)
+    rows = mixed * weights
+    if _gathers_in_forward(classifier):
+        return classifier(rows) - classifier(torch.zeros_like(rows[:1, :1]))
+    scores = nn.functional.linear(rows, classifier.weight)
     # Distributed training waits for a gradient of every parameter, also where it is 0.
     return scores if classifier.bias is None else scores + 0 * classifier.bias
 
@@ -328,8 +331,8 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 def one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, heads: int) -> Tensor:
     """`[batch, heads, length, head size]`, of one head without computing the others, or with None of all."""
     size = projection.out_features // heads
-    if head is None or type(projection) is not nn.Linear:
-        # An adapter's own forward pass (LoRA) adds to the weights, so its output is cut instead.
+    # An adapter's own forward pass (LoRA) adds to the weights: there the output is cut instead.
+    if head is None or type(projection) is not nn.Linear or _gathers_in_forward(projection):
         projected = projection(hidden_states).unflatten(-1, (-1, size))
         projected = projected if head is None else projected[..., head : head + 1, :]
     else:
@@ -337,6 +340,14 @@ def one_head(projection: nn.Linear, hidden_states: Tensor, head: int | None, hea
         bias = None if projection.bias is None else projection.bias[rows]
         projected = nn.functional.linear(hidden_states, projection.weight[rows], bias).unflatten(-1, (-1, size))
     return projected.transpose(1, 2)
+
+
+def _gathers_in_forward(layer: nn.Module) -> bool:
+    """Whether the layer has its weights inside its own forward pass alone: at ZeRO-3 of DeepSpeed, which names them.
+
+    Even to look at its `weight` would gather it, and again in each forward pass from then on.
+    """
+    return any(hasattr(parameter, "ds_id") for parameter in layer.parameters())
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checksums import CHECKSUMS, differences, read_checksums
 from hf_mixup.trainer.run_settings import SETTINGS
+from hf_mixup.trainer.sharded import faults_of_shards, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ STATE = "trainer_state.json"
 # Not uploaded, as everything whose name begins like this.
 PART_PREFIX = "_part-of-"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-# FSDP and DeepSpeed keep weights and optimizer in layouts of their own, which they check when they load them.
-_SHARDED = ("pytorch_model_fsdp*", "global_step*")
 # What is written of the run beside the model; without any of it a checkpoint holds a model and no more.
 _RUN_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 # What torch says of an object that is more than numbers and tensors.
@@ -162,8 +161,10 @@ def fault_of(folder: Path, args: MixupTrainingArguments, has_config: bool = True
 def _faults(folder: Path, args: MixupTrainingArguments, has_config: bool) -> Iterator[str]:
     # The state is written after all that is needed: where it is missing, nothing else tells more.
     yield from _fault_of_file(folder / STATE, _read_state)
-    sharded = _is_sharded(folder)
-    if not sharded:
+    sharded = is_sharded(folder)
+    if sharded:
+        yield from faults_of_shards(folder, args.world_size)
+    else:
         yield from _faults_of_weights(folder, has_config)
     if _is_weights_only(folder):
         return
@@ -261,11 +262,7 @@ def _torch_reader(*keys: str) -> Callable[[Path], None]:
 
 
 def _is_weights_only(folder: Path) -> bool:
-    return not _is_sharded(folder) and not any(any(folder.glob(pattern)) for pattern in _RUN_FILES)
-
-
-def _is_sharded(folder: Path) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in _SHARDED)
+    return not is_sharded(folder) and not any(any(folder.glob(pattern)) for pattern in _RUN_FILES)
 
 
 def _rng_files(processes: int) -> list[str]:
@@ -285,7 +282,7 @@ def check_weights_fit(folder: str, model: nn.Module) -> None:
     """Check that the weights of a checkpoint are those of such a model, by their names and shapes.
 
     Args:
-        folder: the checkpoint; adapters and what sharded training saves are not compared.
+        folder: the checkpoint; without a file of the whole model, as with adapters, nothing is compared.
         model: the model that goes on, not wrapped.
 
     Raises:
@@ -293,7 +290,7 @@ def check_weights_fit(folder: str, model: nn.Module) -> None:
     """
     index, single = Path(folder) / "model.safetensors.index.json", Path(folder) / "model.safetensors"
     files = [Path(folder) / name for name in _shards(index)] if index.is_file() else [single]
-    if _is_sharded(Path(folder)) or not all(file.is_file() for file in files):
+    if not all(file.is_file() for file in files):
         return
     saved = {name: shape for file in files for name, shape in _read_tensors(file).items()}
     tensors = model.state_dict()

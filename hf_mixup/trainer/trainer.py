@@ -33,12 +33,14 @@ from hf_mixup.mixing.checks import can_read
 from hf_mixup.mixing.objectives import IGNORE_INDEX, MULTI_LABEL
 from hf_mixup.modeling import MixupModel
 from hf_mixup.trainer.arguments import MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, whole_checkpoint
+from hf_mixup.trainer.checkpoints import SaveAfterEvaluation, check_weights_fit, whole_checkpoint
+from hf_mixup.trainer.deepspeed import is_partitioned, look_before_update, without_step, zero_stage
 from hf_mixup.trainer.fit import check_adapter, check_attention, check_labels_fit
 from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
 from hf_mixup.trainer.labels import as_loss_takes, check_train_labels
 from hf_mixup.trainer.late_weights import LateWeights, scale_gradients
+from hf_mixup.trainer.launch import check_launch, in_lockstep, late_weights_error
 from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
 from hf_mixup.trainer.log import MixupLog
 from hf_mixup.trainer.overrides import (
@@ -131,9 +133,11 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         """As `Trainer.create_accelerator_and_postprocess`, but FSDP2 casts nothing that goes into or out of a module.
 
         It would else round the weights of plans to half precision, 0.9985 to 1. Ids need no cast, and states have the
-        precision of the weights that they were computed with.
+        precision of the weights that they were computed with. Under DeepSpeed the guard looks where it still can.
         """
         super().create_accelerator_and_postprocess()
+        if self.is_deepspeed_enabled:
+            look_before_update(self.accelerator, self._look_at_loss, self._look_at_gradient)
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         policy = getattr(plugin, "mixed_precision_policy", None)
         if isinstance(policy, MixedPrecisionPolicy):
@@ -190,6 +194,9 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
             has_config = isinstance(self.model, PreTrainedModel)
             resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint, has_config)
+            if self.is_deepspeed_enabled and not is_partitioned(self.model):
+                # It loads by itself, outside `_load_from_checkpoint`.
+                check_weights_fit(resume_from_checkpoint, self.model)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -269,9 +276,18 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         mixup = self._current_mixup()
         if mixup.method.site is None:
             return batch
-        key = StepKey(self.args.seed, self.args.process_index, self.state.global_step, micro)
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        return {**batch, PLAN: mixup.plan(batch, batch["labels"], key, progress)}
+
+        def drawn(rank: int) -> Plan | None:
+            key = StepKey(self.args.seed, rank, self.state.global_step, micro)
+            return mixup.plan(batch, batch["labels"], key, progress)
+
+        plan = drawn(self.args.process_index)
+        if in_lockstep(mixup.method, self.args, zero_stage(self.accelerator), self.is_fsdp_enabled):
+            # Every process finds out by itself what the others draw; where they differ, all draw as the first one.
+            if any((drawn(rank) is None) != (plan is None) for rank in range(self.args.world_size)):
+                plan = drawn(0)
+        return {**batch, PLAN: plan}
 
     def _current_mixup(self) -> Mixup:
         """The method of the arguments as they stand now: hyperparameter search changes them between trials.
@@ -294,6 +310,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
                     f"mixup_updates={method.updates} makes several updates of a batch, gradient_accumulation_steps="
                     f"{self.args.gradient_accumulation_steps} one update of several batches: set one of the two to 1."
                 )
+            check_launch(method, self.args, self.accelerator, self.is_fsdp_enabled)
             if method.site is not None and self._loss_behind is not None:
                 raise loss_behind_error(self._loss_behind, method.name)
             if self.compute_loss_func is not None:
@@ -488,6 +505,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
             for method in ("compute_loss", "training_step"):
                 if self._is_overridden(method):
                     raise late_error(self._overrider(method), method, self._current_mixup().method.name)
+            if self.is_deepspeed_enabled:
+                raise late_weights_error(self._current_mixup().method)
             self._late_weights = LateWeights(self._group_total)
             self._mixup_log.start_group()
 
@@ -537,11 +556,6 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
             raise ValueError(
                 "mixup_label_weight='learned' trains a gate beside the model, which an optimizer of your own does not "
                 "know: leave optimizers out, or choose another mixup_label_weight."
-            )
-        if learned and self.is_fsdp_enabled:
-            raise ValueError(
-                "mixup_label_weight='learned' trains a gate beside the model, which FSDP does not admit: train "
-                "without FSDP, or choose another mixup_label_weight."
             )
         super().create_optimizer(*args, **kwargs)
         if is_new and learned:
@@ -627,8 +641,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         """Train the clean rows, read the saliency of their tokens off that backward pass, train the mixed rows."""
         plan, ids, mask = inputs[PLAN], inputs["input_ids"], inputs.get("attention_mask")
         tap = torch.zeros(*ids.shape, self._config().hidden_size, device=ids.device, requires_grad=True)
-        # The gradients of both passes are summed before processes exchange them, once.
-        with self.accelerator.no_sync(model):
+        # The gradients of both passes are summed before the update, and outside DeepSpeed exchanged only once.
+        with without_step(self.accelerator) if self.is_deepspeed_enabled else self.accelerator.no_sync(model):
             clean_loss = self._one_pass(model, {**inputs, PLAN: plan.tapped(tap)}, num_items_in_batch)
         mixed_ids, plan = plan.swapped(ids, mask, tap.grad)
         mixed_inputs = {**inputs, "input_ids": mixed_ids, PLAN: plan}
@@ -646,13 +660,28 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         if self._label_gate is not None and self.args.world_size > 1:
             self._average_gate_gradients()
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        flag = self._non_finite
-        # Under the float16 scaler an infinite gradient is routine: it skips the step and lowers the scale.
+        # In float16 an infinite gradient is routine: the step is skipped and the scale lowered.
         if getattr(self.accelerator, "scaler", None) is not None:
             # Without the gradient, which all processes share, one that raised alone would leave the others waiting.
-            flag = self.accelerator.reduce(flag, "sum")
-        elif grad_norm is not None:
-            flag = flag + 0 * torch.as_tensor(grad_norm, dtype=flag.dtype).to(flag.device)
+            self._stop_if_not_finite(self.accelerator.reduce(self._non_finite, "sum"))
+        elif grad_norm is not None and not (self.is_deepspeed_enabled and self.accelerator.mixed_precision == "fp16"):
+            self._look_at_gradient(grad_norm)
+        else:
+            self._stop_if_not_finite(self._non_finite)
+        return grad_norm
+
+    def _look_at_loss(self, loss: Tensor) -> None:
+        """Called before a backward pass of DeepSpeed, which may update the weights."""
+        self._non_finite = self._non_finite + 0 * loss.detach()
+        if self.accelerator.sync_gradients:
+            self._stop_if_not_finite(self.accelerator.reduce(self._non_finite, "sum"))
+
+    def _look_at_gradient(self, grad_norm: Any) -> None:
+        """A norm that all processes share."""
+        flag = self._non_finite
+        self._stop_if_not_finite(flag + 0 * torch.as_tensor(grad_norm, dtype=flag.dtype).to(flag.device))
+
+    def _stop_if_not_finite(self, flag: Tensor) -> None:
         if not torch.isfinite(flag):
             what = "loss" if not torch.isfinite(self._non_finite) else "gradient"
             raise NonFiniteLossError(
@@ -660,7 +689,6 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
                 f"{self._mixup_log.last_lambda():.4g}): training stopped before the weights were changed; try a lower "
                 "learning_rate, a warm-up, or bf16 instead of fp16, and look for broken values among the labels."
             )
-        return grad_norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As `Trainer.log`; adds what was mixed since the last training log."""

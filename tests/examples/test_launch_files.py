@@ -15,6 +15,7 @@ TYPES = {
     "single_gpu": DistributedType.NO,
     "ddp": DistributedType.MULTI_GPU,
     "fsdp2": DistributedType.FSDP,
+    **{f"deepspeed_zero{stage}": DistributedType.DEEPSPEED for stage in (1, 2, 3)},
 }
 
 
@@ -27,11 +28,16 @@ def test_accelerate_reads_the_file(name):
     config = load_config_from_file(str(FOLDER / f"{name}.yaml"))
     assert isinstance(config, ClusterConfig) and config.distributed_type == TYPES[name]
     arguments = launch_arguments(FOLDER / f"{name}.yaml")
-    several = name in ("ddp", "fsdp2")
+    zero = int(name[-1]) if name.startswith("deepspeed") else None
+    several = zero is not None or name in ("ddp", "fsdp2")
     assert (arguments.num_processes, arguments.num_machines) == (2 if several else 1, 1)
     assert (arguments.use_cpu, arguments.mixed_precision) == (name == "cpu", "no")
     assert (arguments.multi_gpu, arguments.use_fsdp) == (name == "ddp", name == "fsdp2")
-    if several:
+    assert (arguments.use_deepspeed, arguments.zero_stage) == (zero is not None, zero)
+    # What the trainer fills in.
+    assert (arguments.gradient_accumulation_steps, arguments.gradient_clipping) == (None, None)
+    assert bool(arguments.zero3_save_16bit_model) == (zero == 3)
+    if zero is None and several:
         assert launch_environment(FOLDER / f"{name}.yaml")["ACCELERATE_MIXED_PRECISION"] == "no"
 
 

@@ -19,13 +19,32 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from hf_mixup import MixupTrainer, MixupTrainingArguments
+from hf_mixup import MixupTrainer, MixupTrainingArguments, NonFiniteLossError
 from hf_mixup.mixing import BatchPlan, SpanPlan
 from tests.tiny import tiny_dataset, tiny_model, wordpiece_tokenizer
 
 
 class Recorder(MixupTrainer):
-    """Keeps the batches of the first step, and of every batch the mean weight of its plan and its rows."""
+    """Keeps the batches of the first step, and of every batch the mean weight of its plan and its rows.
+
+    With a `fault`, (kind, step, rank), its loss or the gradient of that becomes NaN there.
+    """
+
+    fault = message = None
+
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        except NonFiniteLossError as error:
+            self.message = str(error)
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        kind, step, rank = self.fault or (None, None, None)
+        if kind is not None and model.training and (self.state.global_step, self.args.process_index) == (step, rank):
+            # The root of 0 is 0, and its slope is infinite.
+            loss = loss * float("nan") if kind == "loss" else loss + (0 * outputs.logits).abs().sqrt().sum()
+        return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, *args, **kwargs):
         batches, num_items = super().get_batch_samples(*args, **kwargs)
@@ -44,10 +63,11 @@ def described(plan):
     return (plan.weights if isinstance(plan, BatchPlan) else plan.weight).mean().item()
 
 
-def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **options):
+def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, missing=False, fault=None, **options):
     """Train, evaluate and save; `shard` names the class that is sharded by FSDP2, the environment says how.
 
-    `resume` is a checkpoint of an earlier run, such as NAME/checkpoint-2.
+    `resume` is a checkpoint of an earlier run, such as NAME/checkpoint-2; with `missing` half of the rows have no
+    label; `fault` as in `Recorder`.
     """
     settings = {"max_steps": 5, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True}
     arguments = MixupTrainingArguments(
@@ -62,7 +82,7 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **opti
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = shard
         # Accelerate shards on accelerators alone: on a CPU it runs DDP, whatever the launch file says.
         PartialState().distributed_type = DistributedType.MULTI_GPU
-    dataset = tiny_dataset(rows=rows)
+    dataset = tiny_dataset(rows=rows, **({"label": [0, -100] * (rows // 2)} if missing else {}))
     trainer = Recorder(
         tiny_model(family, dropout=0.0),
         arguments,
@@ -70,7 +90,7 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **opti
         eval_dataset=dataset,
         processing_class=wordpiece_tokenizer(),
     )
-    trainer.plans, trainer.rows, trainer.first = [], [], []
+    trainer.plans, trainer.rows, trainer.first, trainer.fault = [], [], [], fault
     trainer.train(resume_from_checkpoint=None if resume is None else str(folder.parent / resume))
     result = {
         "distributed_type": trainer.accelerator.distributed_type,
@@ -78,6 +98,8 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, **opti
         "plans": trainer.plans,
         "rows": trainer.rows,
         "first": trainer.first,
+        "message": trainer.message,
+        "updates": getattr(trainer.model_wrapped, "global_steps", None),  # of DeepSpeed's engine
         "log": trainer.state.log_history,
         "eval_loss": trainer.evaluate()["eval_loss"],
         "units": [type(module).__name__ for module in trainer.model.modules() if isinstance(module, FSDPModule)],
@@ -104,12 +126,12 @@ def outcome(folder, error=False, **options):
     return "no error"
 
 
-def main(folder, runs):
+def main(folder, runs, run=outcome):
     torch.set_num_threads(1)
     # Each training ends with a collection, which need not look through all that was imported.
     gc.freeze()
     folder = Path(folder)
-    results = {name: outcome(folder / name, **options) for name, options in json.loads(Path(runs).read_text()).items()}
+    results = {name: run(folder / name, **options) for name, options in json.loads(Path(runs).read_text()).items()}
     Path(folder, f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(results))
 
 

@@ -318,7 +318,10 @@ def test_adapters_and_the_layouts_of_sharded_training(unsummed):
     for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
         (last / name).unlink()
     assert "model.safetensors" in fault_of(last, arguments(unsummed))
-    (last / "pytorch_model_fsdp_0").mkdir()
+    (last / "global_step6").mkdir()
+    assert fault_of(last, arguments(unsummed)) == "it has no latest"
+    (last / "latest").write_text("global_step6")
+    torch.save({}, last / "global_step6" / "mp_rank_00_model_states.pt")
     assert fault_of(last, arguments(unsummed)) is None
     (last / "rng_state.pth").unlink()
     assert fault_of(last, arguments(unsummed)) == "it has no rng_state.pth"

@@ -41,6 +41,27 @@ RUNS = {
     "straight": CHECKPOINTS,
     "ssmix": {"mixup_method": "ssmix", "class_weights": "0.5,4,1", "gradient_accumulation_steps": 2},
 }
+# What a static graph cannot be: more than one backward pass a step.
+STATIC = {"ddp_static_graph": True, "max_steps": 1}
+RUNS |= {
+    "static": {**STATIC, **STRONG},
+    "static ssmix": {**STATIC, "mixup_method": "ssmix", "error": True},
+    "static accumulation": {**STATIC, "gradient_accumulation_steps": 2, "error": True},
+}
+REFUSED = {"static ssmix": "ssmix makes several", "static accumulation": "gradient_accumulation_steps=2 makes several"}
+KINDS = {
+    "one pass": STRONG,
+    "two passes": {"mixup_method": "ssmix"},
+    "learned": {"mixup_method": "nonlinear", "mixup_label_weight": "learned"},
+}
+for kind, method in KINDS.items():
+    constant = {**method, **SGD, "lr_scheduler_type": "constant"}
+    RUNS[f"good {kind}"] = {**constant, "max_steps": 2}
+    RUNS[f"NaN {kind}"] = {**constant, "fault": ["loss", 2, 1]}
+    saving = {**method, **SGD, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    if RESUMES_ON_CPU:
+        RUNS[f"saved {kind}"] = {**saving, "gradient_accumulation_steps": 2}
+        RUNS[f"resumed {kind}"] = {**RUNS[f"saved {kind}"], "resume": f"saved {kind}/checkpoint-2"}
 # Four steps an epoch; resumed in the middle of the second.
 for order in ("random", "group_by_length"):
     later = {**CHECKPOINTS, "mixup_partner": "neighbour", "train_sampling_strategy": order, "max_steps": 8}
@@ -51,10 +72,10 @@ if RESUMES_ON_CPU:
     RUNS["resumed"] = {**CHECKPOINTS, "resume": "straight/checkpoint-2"}
 
 
-def launch(folder, runs, processes=2, timeout=240, **environment):
+def launch(folder, runs, processes=2, timeout=240, worker=WORKER, **environment):
     """The results of the runs, one dict for each process."""
     (folder / "runs.json").write_text(json.dumps(runs))
-    torchrun(processes, WORKER, folder, folder / "runs.json", timeout=timeout, **environment)
+    torchrun(processes, worker, folder, folder / "runs.json", timeout=timeout, **environment)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -68,10 +89,20 @@ def saved(folder, name):
 
 def test_two_processes(tmp_path):
     first, second = launch(tmp_path, RUNS)
-    for name in RUNS:
+    for name in REFUSED:
+        for result in (first, second):
+            assert result[name].startswith("ddp_static_graph=True needs one backward pass a step, and ")
+            assert REFUSED[name] in result[name]
+    for name in RUNS.keys() - REFUSED.keys():
         assert [first[name]["world_size"], second[name]["world_size"]] == [2, 2]
         assert first[name]["weights"] == second[name]["weights"], f"{name}: the processes went apart"
         assert np.isfinite(logged(first[name])).all() and len(logged(first[name])) == len(logged(second[name]))
+    for kind in KINDS:
+        for result in (first, second):
+            assert "of step 3 is not a finite number" in result[f"NaN {kind}"]["message"]
+            assert result[f"NaN {kind}"]["weights"] == result[f"good {kind}"]["weights"], kind
+            if RESUMES_ON_CPU:
+                assert result[f"resumed {kind}"]["weights"] == result[f"saved {kind}"]["weights"], kind
     they_reach_what_one_process_reaches(tmp_path, first)
     they_draw_their_own_plans_and_share_one_loss(first["uneven"], second["uneven"])
     if RESUMES_ON_CPU:

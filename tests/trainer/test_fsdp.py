@@ -19,6 +19,11 @@ needs_sharding_on_cpu = pytest.mark.skipif(
 )
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
 BLOCKS = {"bert": "MixupBertLayer", "roberta": "MixupRobertaLayer", "distilbert": "MixupTransformerBlock"}
+# Both read the model more than once a batch, so that no process may mix where another one does not.
+HALF = {
+    "attentionmix": {"mixup_method": "attentionmix", "mixup_attention_head": "1", "mixup_attention_layer": 2},
+    "ssmix": {"mixup_method": "ssmix"},
+}
 QUICK = {
     "amplify": {**STRONG, "gradient_accumulation_steps": 2},
     "embedmix": {"mixup_method": "embedmix"},
@@ -79,6 +84,52 @@ def test_the_launch_file_shards_berts_blocks():
 def test_fsdp2_trains_as_ddp_does(tmp_path):
     cases = {f"{family} {name}": (family, QUICK[name]) for family in ("bert", "distilbert") for name in QUICK}
     compare(tmp_path, cases, launch_both(tmp_path, cases))
+
+
+@needs_sharding_on_cpu
+def test_fsdp2_mixes_the_same_batches_in_all_processes(tmp_path):
+    """Each would wait for the other's weights else, or take the weights of another block."""
+    bert = {"shard": BLOCKS["bert"], **SGD, "mixup_prob": 0.5, "max_steps": 8}
+    runs = {name: {**bert, **options} for name, options in HALF.items()}
+    uneven = {**bert, **HALF["ssmix"], "accelerator_config": {"even_batches": False}, "max_steps": 1, "error": True}
+    first, second = launch(tmp_path, {**runs, "uneven": uneven}, **launch_environment(CONFIG))
+    for name in runs:
+        assert first[name]["plans"] == second[name]["plans"] and set(first[name]["plans"]) == {
+            None,
+            "found in the model",
+        }
+        assert logged(first[name]) == logged(second[name])
+        applied = [float(plan is not None) for plan in first[name]["plans"]]
+        assert logged(first[name], "mixup_applied") == applied
+    assert "under FSDP: leave even_batches" in first["uneven"] and first["uneven"] == second["uneven"]
+
+
+@needs_sharding_on_cpu
+@pytest.mark.slow
+def test_fsdp2_resumes_and_stops_with_whole_and_with_sharded_checkpoints(tmp_path):
+    saving = {**CHECKPOINTS, "shard": BLOCKS["bert"]}
+    runs = {"straight": saving, "resumed": {**saving, "resume": "straight/checkpoint-2"}}
+    constant = {"shard": BLOCKS["bert"], **SGD, "lr_scheduler_type": "constant"}
+    for kind, method in (("one pass", STRONG), ("two passes", HALF["ssmix"])):
+        runs[f"good {kind}"] = {**constant, **method, "max_steps": 2}
+        runs[f"NaN {kind}"] = {**constant, **method, "fault": ["loss", 2, 1]}
+    runs["saved ssmix"] = {**HALF["ssmix"], **{name: saving[name] for name in saving.keys() - STRONG.keys()}}
+    runs["resumed ssmix"] = {**runs["saved ssmix"], "resume": "saved ssmix/checkpoint-2"}
+    learned = {"mixup_method": "nonlinear", "mixup_label_weight": "learned", "shard": BLOCKS["bert"], "error": True}
+    environment = launch_environment(CONFIG)
+    for kind, file in (("FULL", "pytorch_model_fsdp.bin"), ("SHARDED", "pytorch_model_fsdp_0")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        environment["FSDP_STATE_DICT_TYPE"] = f"{kind}_STATE_DICT"
+        for result in launch(folder, {**runs, "learned": learned}, **environment):
+            assert result["resumed"]["weights"] == result["straight"]["weights"]
+            assert result["resumed ssmix"]["weights"] == result["saved ssmix"]["weights"]
+            assert logged(result["resumed"]) == logged(result["straight"])
+            for kind in ("one pass", "two passes"):
+                assert "of step 3 is not a finite number" in result[f"NaN {kind}"]["message"]
+                assert result[f"NaN {kind}"]["weights"] == result[f"good {kind}"]["weights"]
+            assert "a gate beside the model, which FSDP does not admit" in result["learned"]
+        assert (folder / "straight" / "checkpoint-2" / file).exists()
 
 
 @needs_sharding_on_cpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import torch
 from accelerate import Accelerator
@@ -43,12 +44,12 @@ def look_before_update(
         accelerator: whose `backward` is extended.
         at_loss, at_gradient: raise to leave the weights as they are.
     """
-    backward, watched = accelerator.backward, set()
+    backward, watched = accelerator.backward, WeakSet()
 
     def backward_after_look(loss: Tensor, **kwargs: object) -> None:
         engine = accelerator.deepspeed_engine_wrapped.engine
-        if id(engine) not in watched:
-            watched.add(id(engine))
+        if engine not in watched:
+            watched.add(engine)
             engine.basic_optimizer.register_step_pre_hook(lambda *_: at_gradient(_gradient_norm(engine)))
         at_loss(loss)
         backward(loss, **kwargs)

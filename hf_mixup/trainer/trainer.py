@@ -502,11 +502,11 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         total = torch.stack(weights).sum().to(self.args.device)
         self._group_total = self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
         if comes_late:
+            if self.is_deepspeed_enabled:
+                raise late_weights_error(self._current_mixup().method)
             for method in ("compute_loss", "training_step"):
                 if self._is_overridden(method):
                     raise late_error(self._overrider(method), method, self._current_mixup().method.name)
-            if self.is_deepspeed_enabled:
-                raise late_weights_error(self._current_mixup().method)
             self._late_weights = LateWeights(self._group_total)
             self._mixup_log.start_group()
 

@@ -44,7 +44,7 @@ def configuration(stage, **more):
 
 
 def run(folder, zero=None, config=None, stock=False, lockstep=False, pretrained=False, error=False, **options):
-    options["ddp_backend"] = "gloo"
+    options |= {"ddp_backend": "gloo", "use_cpu": True}
     if pretrained:
         return run_pretrained(folder, zero, **options)
     if zero is not None:

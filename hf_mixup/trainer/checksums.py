@@ -23,14 +23,23 @@ _LEFT_OUT = {CHECKSUMS, "training_args.bin"}
 _OF_PROCESS = re.compile(r"rng_state_(\d+)\.pth|__(\d+)_\d+\.distcp|.*zero_pp_rank_(\d+)_.*")
 
 
-def sums_of_process(folder: Path, process: int) -> dict[str, str]:
-    """The checksums of the files that one process of several wrote for itself alone, by their names.
+def files_of_process(folder: Path, process: int | None) -> dict[str, Path]:
+    """The files of a checkpoint that one process of several wrote for itself alone, by their names.
+
+    Args:
+        folder: the checkpoint.
+        process: the number of the process; None for the files that belong to all.
 
     Example:
-        >>> sums_of_process(Path("out/checkpoint-40"), process=1)  # doctest: +SKIP
-        {'rng_state_1.pth': '0f0d8fa1b8a3a6c2'}
+        >>> files_of_process(Path("out/checkpoint-40"), process=1)  # doctest: +SKIP
+        {'rng_state_1.pth': PosixPath('out/checkpoint-40/rng_state_1.pth')}
     """
-    return {name: _sum(path) for name, path in _files(folder) if _process_of(path) == process}
+    return {name: path for name, path in _files(folder) if _process_of(path) == process}
+
+
+def sums_of(files: dict[str, Path]) -> dict[str, str]:
+    """The checksum of each of these files."""
+    return {name: _sum(path) for name, path in files.items()}
 
 
 def write_checksums(folder: Path, known: dict[str, str]) -> None:
@@ -38,7 +47,7 @@ def write_checksums(folder: Path, known: dict[str, str]) -> None:
 
     Args:
         folder: the checkpoint.
-        known: the checksums that the processes have found already, by the names of the files.
+        known: the checksums that have been found already, by the names of the files.
     """
     sums = {name: known.get(name) or _sum(path) for name, path in _files(folder)}
     content = {_ALGORITHM: sums, "of these": _sum_of_sums(sums)}

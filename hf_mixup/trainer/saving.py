@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,8 @@ from hf_mixup.trainer.checkpoints import (
     without_leftovers,
     written_beside,
 )
-from hf_mixup.trainer.checksums import sums_of_process, write_checksums
-from hf_mixup.trainer.run_settings import (
-    write_settings,
-)
+from hf_mixup.trainer.checksums import files_of_process, sums_of, write_checksums
+from hf_mixup.trainer.run_settings import write_settings
 
 ALL_RESULTS = "all_results.json"
 
@@ -78,16 +77,18 @@ class SavingMixin:
     @contextmanager
     def _with_checksums(self, folder: Path) -> Iterator[None]:
         """Write the checksums right after the state: before the checkpoint is pushed, and older ones are removed."""
-        state, self._sums_of_processes = self.state, {}
+        state = self.state
+        self._sums: list[Callable[[], dict[str, str]]] = []
 
         def save_with_checksums(path: str) -> None:
             write_settings(folder, self._settings())
             TrainerState.save_to_json(state, path)
-            write_checksums(folder, self._sums_of_processes)
+            write_checksums(folder, {name: value for sums in self._sums for name, value in sums().items()})
 
         state.save_to_json = save_with_checksums
         try:
-            yield
+            with ThreadPoolExecutor(1) as self._summing:
+                yield
         finally:
             del state.save_to_json
 
@@ -95,10 +96,14 @@ class SavingMixin:
         super()._save_rng_state(output_dir)
         # It also waits for all processes: then the main one marks the checkpoint as whole and removes old ones.
         if self.args.world_size > 1:
-            own = sums_of_process(Path(output_dir), self.args.process_index)
-            self._sums_of_processes = dict(gather_object(list(own.items())))
+            own = sums_of(files_of_process(Path(output_dir), self.args.process_index))
+            gathered = dict(gather_object(list(own.items())))
+            self._sums.append(lambda: gathered)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.args.should_save:
+            # The weights are there, and are summed while the optimizer is written.
+            self._sums.append(self._summing.submit(sums_of, files_of_process(Path(output_dir), None)).result)
         super()._save_optimizer_and_scheduler(output_dir)
         if self._label_gate is not None and self.args.should_save:
             self._label_gate.save(output_dir)

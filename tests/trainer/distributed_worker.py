@@ -73,10 +73,9 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, missin
     arguments = MixupTrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
-        # Without a GPU the arguments themselves make one run of the processes.
-        use_cpu=torch.accelerator.is_available(),
         dataloader_pin_memory=False,
-        **{**settings, **options},
+        # Without a GPU the arguments themselves make one run of the processes.
+        **{"use_cpu": torch.accelerator.is_available(), **settings, **options},
     )
     if shard is not None:
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = shard

@@ -82,7 +82,6 @@ def run_stock(folder, max_steps, **options):
         output_dir=str(folder),
         max_steps=max_steps,
         per_device_train_batch_size=4,
-        use_cpu=True,
         dataloader_pin_memory=False,
         logging_steps=1,
         save_strategy="no",

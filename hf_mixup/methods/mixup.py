@@ -33,7 +33,7 @@ class Mixup:
         special_ids: the ids of the tokens that begin, separate, end and pad texts, for methods that swap tokens.
 
     Raises:
-        TypeError: `method` is none.
+        TypeError: `method` is not a method.
         ValueError: the method names a block or a head that the model does not have, draws a weight for each feature
             without knowing how many there are, or swaps tokens without knowing which are special.
 

@@ -561,7 +561,7 @@ def mix(states: Tensor, partner: Tensor, weight: Tensor, inverse: Tensor | None 
         A new tensor of the shape and dtype of `states`.
 
     Raises:
-        TypeError, ValueError: something that is no tensor, or has another number of rows.
+        TypeError, ValueError: something that is not a tensor, or has another number of rows.
 
     Example:
         >>> mix(torch.tensor([1.0, 3.0]), torch.tensor([1, 0]), torch.tensor(0.25))

@@ -20,7 +20,7 @@ def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tenso
         label_weight: `[batch]`, the own target's share.
 
     Raises:
-        TypeError: something that is no tensor.
+        TypeError: something that is not a tensor.
         ValueError: targets that are no floats, or shapes that do not fit each other.
 
     Example:

@@ -83,7 +83,7 @@ class MixupModel(PreTrainedModel):
             mixup: what to mix; None makes this the parent's forward pass.
 
         Raises:
-            TypeError: `mixup` is no plan, such as the name of a method.
+            TypeError: `mixup` is not a plan but, for example, the name of a method.
             ValueError: labels together with a plan, or a plan that does not fit the batch or the model.
         """
         inputs = {

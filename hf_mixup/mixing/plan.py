@@ -121,6 +121,9 @@ class PairPlan:
         # No field: torch.distributed makes anew the dataclasses among a module's inputs, field by field.
         object.__setattr__(self, "_masks", [])
         object.__setattr__(self, "_halves", {})
+        if torch.compiler.is_compiling() and self.inverse is not None:
+            # Inside a compiled frame a plan is made of one that was checked, and the checks would break the frame.
+            return
         _check_partner(self.partner)
         check_choice("site", self.site, SITES[1:])
         check_choice("attention_mask", self.attention_mask, ATTENTION_MASKS)

@@ -66,7 +66,7 @@ def whole_checkpoint(args: MixupTrainingArguments, given: bool | str, has_config
 
     Raises:
         CheckpointError: if there is none; nothing is renamed then.
-        TypeError: `given` is no folder.
+        TypeError: `given` is not the path of a folder.
 
     Example:
         >>> whole_checkpoint(MixupTrainingArguments(output_dir="out"), True)  # doctest: +SKIP

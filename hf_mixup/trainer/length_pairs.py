@@ -30,7 +30,7 @@ class LengthGroupedPairSampler(Sampler[int]):
         num_processes: as many batches are trained on at the same time, and are of alike length too.
 
     Raises:
-        ValueError: an odd batch size, or lengths, a seed or a number of processes that are none.
+        ValueError: an odd batch size, or a wrong length, seed or number of processes.
 
     Example:
         >>> sorted(LengthGroupedPairSampler([9, 2, 8, 1, 7, 3], batch_size=2, seed=0))

@@ -53,7 +53,7 @@ def step_error(owner: str) -> ValueError:
 
 
 def late_error(owner: str, overridden: str, method: str) -> ValueError:
-    """An override stands beside a correction of all gradients of the step."""
+    """An override may add gradients, and the step corrects all gradients at its end."""
     return ValueError(
         f"{owner}.{overridden} may add to losses whose divisor mixup_method={method!r} knows only after the last "
         "accumulated batch: set gradient_accumulation_steps=1, or leave class_weights out and give every row of a "

@@ -73,8 +73,8 @@ from hf_mixup.glue.traps import (
     text_column_traps,
     whole_score_traps,
 )
-from hf_mixup.hub import without_token
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
+from hf_mixup.shown import LogFormatter, field_of_file, without_tokens
 from hf_mixup.trainer import (
     CheckpointError,
     MixupTrainer,
@@ -445,7 +445,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     card["evaluations"] = evaluations
     # With $HF_TOKEN in place of an access token.
     secrets = (model_args.token, training_args.hub_token)
-    card["command"] = ["python", "run_glue_mixup.py", *without_token(command_line, secrets)]
+    card["command"] = ["python", "run_glue_mixup.py", *without_tokens(command_line, secrets)]
     if training_args.push_to_hub:
         trainer.push_to_hub(**card)
     else:
@@ -502,11 +502,9 @@ def check_request(data_args: DataTrainingArguments, training_args: MixupTraining
 
 def set_up_logging(training_args: MixupTrainingArguments) -> None:
     """Log at the level of --log_level (by default: info on the main process); --disable_tqdm means every bar."""
-    logging.basicConfig(
-        format="%(asctime)s - %(levelname)s - %(name)s - %(message)s",
-        datefmt="%m/%d/%Y %H:%M:%S",
-        handlers=[logging.StreamHandler(sys.stdout)],
-    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(LogFormatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s", "%m/%d/%Y %H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
     if training_args.should_log:
         transformers.utils.logging.set_verbosity_info()
     log_level = training_args.get_process_log_level()
@@ -514,7 +512,9 @@ def set_up_logging(training_args: MixupTrainingArguments) -> None:
     datasets.utils.logging.set_verbosity(log_level)
     transformers.utils.logging.set_verbosity(log_level)
     transformers.utils.logging.enable_default_handler()
-    transformers.utils.logging.enable_explicit_format()
+    # The format of transformers' enable_explicit_format.
+    for handler in transformers.utils.logging.get_logger().handlers:
+        handler.setFormatter(LogFormatter("[%(levelname)s|%(filename)s:%(lineno)s] %(asctime)s >> %(message)s"))
     if training_args.disable_tqdm:
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
@@ -758,7 +758,7 @@ def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:
 def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
     """Write one line per row: its number from 0, and the class, the score, or the JSON list of classes."""
     predictions = scores_to_predictions("single" if labels.kind == "soft" else labels.kind, scores)
-    lines = [f"{index}\t{labels.decode(prediction)}\n" for index, prediction in enumerate(predictions)]
+    lines = [f"{index}\t{field_of_file(labels.decode(prediction))}\n" for index, prediction in enumerate(predictions)]
     with written_beside(Path(path)) as file:
         file.write_text("".join(["index\tprediction\n", *lines]), encoding="utf-8")
 

@@ -67,15 +67,16 @@ def push(arguments: Sequence[str]) -> int:
     parser.add_argument("--revision", metavar="BRANCH", help="the branch to upload to (default: main)")
     options = parser.parse_args(arguments)
 
-    from hf_mixup.errors import UsageError
+    from hf_mixup.errors import UsageError, as_one_line
     from hf_mixup.hub import HubError, push_folder
+    from hf_mixup.shown import visible
 
     try:
         url = push_folder(options.folder, options.repo, options.private, options.revision)
     except (UsageError, HubError) as error:
-        sys.stderr.write(f"hf-mixup push: {error}\n")
+        sys.stderr.write(f"hf-mixup push: {as_one_line(error)}\n")
         return 2 if isinstance(error, UsageError) else 1
-    sys.stdout.write(f"{options.folder} is uploaded to {url}\n")
+    sys.stdout.write(f"{visible(options.folder)} is uploaded to {url}\n")
     return 0
 
 

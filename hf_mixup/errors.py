@@ -2,8 +2,11 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable
-from typing import NoReturn
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from hf_mixup.shown import is_secret, visible
 
 # A value of the user's data is recognized by its beginning; an exception that is quoted may say more.
 _VALUE, _QUOTE = 100, 400
@@ -16,12 +19,53 @@ class UsageError(ValueError):
     it on stderr and ends with exit code 2; anything else that is raised is a bug and keeps its traceback.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
 
 class OneSentenceParser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, without the usage block before it, and exit code 2."""
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does, but what stands after a flag that is not known is not repeated."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(unknown_words(unknown, self._option_string_actions))
+        return options
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        """End with the sentence."""
+        self.exit(2, f"{self.prog}: {visible(without_unknown_value(message))}\n")
+
+
+def unknown_words(words: Sequence[str], flags: Iterable[str]) -> str:
+    """Say which flag of a command line is not known, without what was given for it, which may be an access token.
+
+    Args:
+        words: what is left of the command line.
+        flags: the flags that are known.
+
+    Example:
+        >>> unknown_words(["--lables", "a"], ["--labels"])
+        'unknown flag --lables; did you mean --labels?'
+    """
+    given = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    if given is None:
+        return "the command line has a word that belongs to no flag: every value needs its --flag before it"
+    if is_secret(given):
+        return f"unknown flag {given}; the access token is that of HF_TOKEN, or of hf auth login"
+    guess = nearest(given, flags)
+    return f"unknown flag {cut(given)}" + (f"; did you mean {guess}?" if guess else "; --help lists all flags")
+
+
+def without_unknown_value(message: str) -> str:
+    """Return a complaint of argparse about the beginning of several flags without the value that was given with it.
+
+    Example:
+        >>> without_unknown_value("ambiguous option: --tok=hf_abc could match --token, --tokenizer_name")
+        'ambiguous option: --tok could match --token, --tokenizer_name'
+    """
+    return re.sub(r"(?s)^(ambiguous option: [^=]*)=.* could match ", r"\1 could match ", message)
 
 
 def at_least_one(text: str) -> int:
@@ -54,13 +98,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def cut(text: str, length: int = _VALUE) -> str:
-    """Return a text for a message: its beginning and its length, if it has more than `length` characters.
+    """Return a text for a message as `visible` shows it: its beginning and its length, if that is above `length`.
 
     Example:
         >>> cut("abcdefghij", length=3)
         'abc... (10 characters)'
     """
-    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
+    # What is cut off need not be looked at.
+    return visible(text) if len(text) <= length else f"{visible(text[:length])}... ({len(text):,} characters)"
 
 
 def quoted(value: object) -> str:
@@ -97,5 +142,5 @@ def first_line(error: BaseException) -> str:
 
 
 def as_one_line(error: BaseException) -> str:
-    """Return an exception's whole text on one line, without runs of blanks."""
-    return " ".join(str(error).split())
+    """Return an exception's whole text on one line, as `visible` shows it, without runs of blanks."""
+    return visible(" ".join(str(error).split()))

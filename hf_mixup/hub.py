@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi, get_token
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_mixup import __version__
@@ -34,7 +34,6 @@ TRAINING_STATE = ("trainer_state.json", "label_gate.*")
 SNAPSHOT_PREFIX = "_push_"
 # Weights are uploaded as safetensors only.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
-TOKEN_FLAGS = ("--token", "--hub_token", "--use_auth_token", "--push_to_hub_token")
 
 # The client itself tries most requests again, but neither the creation of a repository nor the commit.
 _PAUSES = (1.0, 4.0)
@@ -203,34 +202,6 @@ def push_command(folder: str | Path, repo: str, private: bool | None = None, rev
     options = ["--private"] if private else []
     options += ["--revision", revision] if revision else []
     return shlex.join(["hf-mixup", "push", str(folder), repo, *options])
-
-
-def without_token(words: Sequence[str], secrets: Sequence[str | None] = ()) -> list[str]:
-    """A command line in which every access token reads `$HF_TOKEN`.
-
-    Args:
-        words: the command line.
-        secrets: the tokens that were given in it; the one of the login is known.
-
-    Example:
-        >>> without_token(["--hub_token", "hf_abc", "--token=hf_def"])
-        ['--hub_token', '$HF_TOKEN', '--token=$HF_TOKEN']
-    """
-    known = {secret for secret in (*secrets, get_token()) if secret}
-    masked = []
-    for word, before in zip(words, ["", *words], strict=False):
-        flag, _, value = word.partition("=")
-        if word in known or before.replace("-", "_") in _TOKEN_WORDS:
-            masked.append("$HF_TOKEN")
-        elif value and (value in known or flag.replace("-", "_") in _TOKEN_WORDS):
-            masked.append(f"{flag}=$HF_TOKEN")
-        else:
-            masked.append(word)
-    return masked
-
-
-# Flags are understood with "-" as with "_" in their names.
-_TOKEN_WORDS = {flag.replace("-", "_") for flag in TOKEN_FLAGS}
 
 
 def snapshot(folder: str | Path, parent: str | Path, ignore: Sequence[str]) -> Path:

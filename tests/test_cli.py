@@ -61,8 +61,8 @@ def test_help_names_every_command(capsys):
             ["xyz"],
             "unknown command 'xyz': give one of demo, train, suggest, compare, report, attention, push, methods.",
         ),
-        (["--verbose"], "unrecognized arguments: --verbose"),
-        (["methods", "amplify"], "unrecognized arguments: amplify"),
+        (["--verbose"], "unknown flag --verbose"),
+        (["methods", "amplify"], "a word that belongs to no flag"),
         (["push", "out"], "the following arguments are required: REPO"),
     ],
 )

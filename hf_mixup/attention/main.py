@@ -25,6 +25,7 @@ from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder, check_writable
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
 from hf_mixup.modeling.sequence_classification import MixupModel
+from hf_mixup.shown import visible
 from hf_mixup.trainer import MixupTrainingArguments
 
 _SEED = 42
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"hf-mixup attention: {as_one_line(error)}\n")
         return 2
-    sys.stdout.write("".join(f"{file}\n" for file in written))
+    sys.stdout.write("".join(f"{visible(file)}\n" for file in written))
     return 0
 
 
@@ -133,7 +134,7 @@ def _measure(options: argparse.Namespace) -> list[Path]:
     }
     options.output_dir.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    Console().print(_table(rows, settings))
+    Console(markup=False).print(_table(rows, settings))
     return [file]
 
 
@@ -141,7 +142,7 @@ def _table(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Table:
     """A line for each block."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     by_place = {(row["method"], row["layer"]): row for row in rows}
-    separators = "/".join(settings["separators"])
+    separators = visible("/".join(settings["separators"]))
     measures = {"entropy": "entropy", "separator_share": f"{separators} own", "partner_separator_share": "partner's"}
     columns = [
         (measure, method) for measure in measures for method in methods if by_place[method, 1][measure] is not None

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_mixup.attention.measures import attention_entropy, attention_share
 from hf_mixup.attention.passes import attend, compared_methods, encode, separator_ids
 from hf_mixup.modeling.sequence_classification import MixupModel
+from hf_mixup.shown import visible
 
 
 @dataclass(frozen=True)
@@ -116,4 +117,5 @@ def attention_maps(
 def _label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     """A token as people read it; as it stands in the vocabulary where it is only part of a character, or a blank."""
     text = tokenizer.decode([token_id]).strip()
-    return text if text.isprintable() and text and "\ufffd" not in text else tokenizer.convert_ids_to_tokens(token_id)
+    is_read = text and "\ufffd" not in text and visible(text) == text
+    return text if is_read else visible(tokenizer.convert_ids_to_tokens(token_id))

@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, to_hex
 
 from hf_mixup.attention.figure import COLOURS
 from hf_mixup.attention.maps import AttentionMap
+from hf_mixup.shown import visible
 
 _LEVELS = 50
 _TEMPLATE = Path(__file__).parent / "templates" / "attention.html"
@@ -25,7 +26,7 @@ def page(maps: Sequence[AttentionMap], title: str, facts: dict[str, str]) -> str
         facts: what the maps were made of, by name.
     """
     ink = matplotlib.colormaps[COLOURS]
-    template = Environment(autoescape=True).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = Environment(autoescape=True, finalize=_visible_text).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         maps=maps,
         title=title,
@@ -35,6 +36,11 @@ def page(maps: Sequence[AttentionMap], title: str, facts: dict[str, str]) -> str
         light=_levels(ink),
         dark=_levels(ink.reversed()),
     )
+
+
+def _visible_text(value: object) -> object:
+    """What the template writes: texts with every character seen."""
+    return visible(value) if isinstance(value, str) else value
 
 
 def _levels(colours: Colormap) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from hf_mixup.errors import UsageError, cut, first_line, listed, nearest
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file
 from hf_mixup.methods import METHODS
+from hf_mixup.shown import is_secret
 from hf_mixup.trainer import MixupTrainingArguments
 from run_glue_mixup import DataTrainingArguments, ModelArguments
 
@@ -405,6 +406,8 @@ def _method_options(words: str) -> dict[str, str]:
     options = {"mixup_method": method}
     for pair in pairs:
         name, sign, value = pair.partition("=")
+        # Before any sentence repeats the words.
+        _check_no_secret(name, f"the method {method}")
         if not sign:
             raise UsageError(
                 f"the method {words} has the option {pair or 'nothing'} without a value; write it as alpha=0.4"
@@ -423,12 +426,21 @@ def _method_options(words: str) -> dict[str, str]:
     return options
 
 
+def _check_no_secret(name: str, what: str) -> None:
+    """Raise a UsageError for an option that would write an access token into the results."""
+    if is_secret(name):
+        raise UsageError(
+            f"{what} has {name}, which would stand in the results; leave it out, and set HF_TOKEN or run hf auth login"
+        )
+
+
 def _checked_options(options: Any, what: str) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise UsageError(
             f"{what} should be a mapping of flags to values, such as num_train_epochs: 3, got {cut(str(options))}"
         )
     for name in options:
+        _check_no_secret(str(name), what)
         if name in _SET_BY_GRID:
             raise UsageError(f"{what} has {name}, which is set for each run; leave it out")
         if str(name).startswith("mixup_"):

@@ -21,6 +21,7 @@ from hf_mixup.compare.run import check_runs
 from hf_mixup.compare.runner import run_grid
 from hf_mixup.compare.statistics import Row, percent, summarize
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
+from hf_mixup.shown import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,11 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(table)
     if options.report:
         for file in write_report(results, options.report):
-            sys.stdout.write(f"{file}\n")
+            sys.stdout.write(f"{visible(file)}\n")
     if len(runs) < len(keys):
+        file = visible(options.output)
         sys.stderr.write(
-            f"hf-mixup compare: {len(keys) - len(runs)} of {len(keys)} runs failed; {options.output} has their "
-            f"errors, {options.output}.log more; --retry makes them again\n"
+            f"hf-mixup compare: {len(keys) - len(runs)} of {len(keys)} runs failed; {file} has their errors, "
+            f"{file}.log more; --retry makes them again\n"
         )
         return 1
     return 0

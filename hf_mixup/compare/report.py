@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hf_mixup.compare.results import Results
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
 from hf_mixup.glue.folders import check_writable
+from hf_mixup.shown import code_block, visible, visible_lines
+from hf_mixup.shown import markdown as markdown_text
 
 if TYPE_CHECKING:
     from hf_mixup.compare.blocks import Section
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"hf-mixup report: {as_one_line(error)}\n")
         return 2
-    sys.stdout.write("".join(f"{file}\n" for file in written))
+    sys.stdout.write("".join(f"{visible(file)}\n" for file in written))
     return 0
 
 
@@ -131,14 +132,15 @@ def _render(template: str, **content: Any) -> str:
         autoescape=lambda name: name == "report.html",
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible_text,
     )
-    environment.filters |= {"markdown": _markdown, "anchor": _anchor}
+    environment.filters |= {"markdown": markdown_text, "code_block": code_block, "anchor": _anchor}
     return environment.get_template(template).render(**content)
 
 
-def _markdown(text: str) -> str:
-    """A text as Markdown shows it unchanged, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#&~$])", r"\\\1", " ".join(text.splitlines()))
+def _visible_text(value: Any) -> Any:
+    """What a template writes: markup as it is, texts line by line with every character seen."""
+    return visible_lines(value) if type(value) is str else value
 
 
 def _anchor(title: str) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 from hf_mixup.compare.grid import Cell, Grid
 from hf_mixup.compare.launchers import LAUNCHERS, Job
 from hf_mixup.compare.results import Results, primary_metric
+from hf_mixup.shown import visible
 
 # Tunings share a seed, so that all methods are tuned on the same rows.
 TUNING_SEED = 0
@@ -69,7 +70,7 @@ def run_grid(
                     results.append(record)
                     progress.ended(job, record)
                     if record["status"] == "failed":
-                        console.print(f"{job.key} failed: {record['error']}", markup=False, highlight=False)
+                        console.print(visible(f"{job.key} failed: {record['error']}"), markup=False, highlight=False)
                     if time.monotonic() + progress.mean_seconds() > until:
                         # Those that have begun end.
                         jobs.clear()

@@ -28,6 +28,7 @@ from hf_mixup.compare.statistics import BASELINE, Row, summarize
 from hf_mixup.demo.run import MINILM
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
 from hf_mixup.glue.loading import check_file, load_local_split
+from hf_mixup.shown import visible
 
 # Cheap ones that mix at different depths, and the two papers whose loss or ratio is another.
 CANDIDATES = (
@@ -132,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hf-mixup suggest: stopped; {kept}\n")
         return 130
     console.print(table(found))
-    sys.stdout.write(f"\n{sentence(found)}\n\nTo train with it:\n\n  {command(found, grid, options)}\n")
+    sys.stdout.write(
+        f"\n{visible(sentence(found))}\n\nTo train with it:\n\n  {visible(command(found, grid, options))}\n"
+    )
     return 0
 
 

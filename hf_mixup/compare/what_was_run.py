@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from hf_mixup.compare.blocks import NOTHING, Code, Entry, Section, Table
 from hf_mixup.compare.evidence import Evidence, Line
 from hf_mixup.compare.results import words_of
 from hf_mixup.compare.statistics import percent
+from hf_mixup.shown import is_secret
 
 
 def failures(evidence: Evidence) -> Section | None:
@@ -71,7 +73,7 @@ def what_was_run(evidence: Evidence, results_name: str) -> Section:
         "file of results all of it is run; with the same one what is missing."
     ]
     yaml_text = yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=110)
-    command = f"hf-mixup compare grid.yaml --output {results_name} --report report"
+    command = shlex.join(["hf-mixup", "compare", "grid.yaml", f"--output={results_name}", "--report=report"])
     return Section("What was run", text, tables, code=[Code("yaml", yaml_text), Code("bash", command)])
 
 
@@ -81,7 +83,9 @@ def _options(lines: Sequence[Line]) -> tuple[dict[str, dict[str, str]], dict[str
     for line in lines:
         names = {pair.partition("=")[0] for pair in words_of(line).split(":")[1:]}
         owned = {"mixup_method", *names, *(f"mixup_{name}" for name in names)}
-        by_task[line["cell"]["task"]] |= {name: text for name, text in line["options"].items() if name not in owned}
+        by_task[line["cell"]["task"]] |= {
+            name: text for name, text in line["options"].items() if name not in owned and not is_secret(name)
+        }
     common = dict(set.intersection(*(set(options.items()) for options in by_task.values()))) if by_task else {}
     own = {
         task: {name: text for name, text in options.items() if name not in common} for task, options in by_task.items()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ import run_glue_mixup
 from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
 from hf_mixup.demo.data import Request, generate, write
 from hf_mixup.demo.templates import INTENTS
-from hf_mixup.errors import UsageError, as_one_line, install_hint
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
 from hf_mixup.glue.folders import check_model_folder
+from hf_mixup.shown import python_string, visible
 from hf_mixup.trainer import NonFiniteLossError
 from hf_mixup.trainer.checkpoints import written_beside
 
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     try:
-        _demo(options, Console(highlight=False))
+        _demo(options, Console(highlight=False, markup=False))
     except UsageError as error:
         sys.stderr.write(f"hf-mixup demo: {as_one_line(error)}\n")
         return 2
@@ -185,26 +186,17 @@ def _demo(options: argparse.Namespace, console: Console) -> None:
     for sentence in _explain(scores, data.test):
         console.print(sentence)
     _write_json(output_dir / RESULTS_FILE, {"settings": settings, "test_rows": len(data.test), **_results(scores)})
-    console.print(
-        f"\nAll three models load in plain transformers, as they just did; they are in {output_dir / 'models'}:"
-    )
+    models = visible(output_dir / "models")
+    console.print(f"\nAll three models load in plain transformers, as they just did; they are in {models}:")
     console.print("  from transformers import AutoModelForSequenceClassification", soft_wrap=True)
     console.print(
-        f"  model = AutoModelForSequenceClassification.from_pretrained({str(scores[-1].folder)!r})",
+        f"  model = AutoModelForSequenceClassification.from_pretrained({python_string(scores[-1].folder)})",
         soft_wrap=True,
-        markup=False,
     )
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, without the usage block before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = OneSentenceParser(
         prog="hf-mixup demo",
         description="Fine-tune a small model on SYNTHETIC customer requests without mixup, with AMPLIFY and with a "
         "stronger mix, and compare them. Takes about two minutes on two cores and needs no network.",

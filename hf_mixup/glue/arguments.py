@@ -11,7 +11,17 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted
+from hf_mixup.errors import (
+    UsageError,
+    as_one_line,
+    cut,
+    first_line,
+    listed,
+    nearest,
+    quoted,
+    unknown_words,
+    without_unknown_value,
+)
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
@@ -46,7 +56,7 @@ def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tup
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise UsageError(as_one_line(error)) from error
     if unknown:
-        raise UsageError(_unknown_sentence(unknown, known))
+        raise UsageError(unknown_words(unknown, [*known, *(f"--{name}" for name in LEGACY_FLAGS)]))
     return parsed, notices
 
 
@@ -55,7 +65,7 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # A value may be long, the list of what is allowed too.
-        raise UsageError(cut(message, 1000))
+        raise UsageError(cut(without_unknown_value(message), 1000))
 
     def flags(self) -> list[str]:
         """All flags with their dashes."""
@@ -64,16 +74,6 @@ class _Parser(HfArgumentParser):
     def action_of(self, flag: str) -> argparse.Action | None:
         """What argparse does for a flag."""
         return next((action for action in self._actions if flag in action.option_strings), None)
-
-
-def _unknown_sentence(unknown: list[str], known: list[str]) -> str:
-    # Values are left out on purpose: one of them may be an access token.
-    flags = [token.partition("=")[0] for token in unknown if token.startswith("-")]
-    if not flags:
-        return "the command line has a word that belongs to no flag: every value needs its --flag before it"
-    guess = nearest(flags[0], [*known, *(f"--{name}" for name in LEGACY_FLAGS)])
-    hint = f"; did you mean {guess}?" if guess else "; --help lists all flags"
-    return f"unknown flag {flags[0]}{hint}"
 
 
 def _take_config_paths(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from hf_mixup.errors import as_one_line
 from hf_mixup.hub import HubError
+from hf_mixup.shown import visible
 from hf_mixup.trainer.checkpoints import SaveError, disk_fault
 from hf_mixup.trainer.trainer import NonFiniteLossError
 
@@ -105,7 +106,7 @@ def tell(sentence: str) -> None:
     """
     if int(os.environ.get("RANK", 0)):
         time.sleep(_WAIT)
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{visible(sentence)}\n")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig
 from hf_mixup.errors import UsageError, cut, listed, quoted
 from hf_mixup.glue.loading import Split, parse_float, require_column
 from hf_mixup.glue.tasks import Task
+from hf_mixup.shown import visible
 
 _PROBLEM_TYPES = {
     "single": "single_label_classification",
@@ -59,6 +60,14 @@ class Labels:
     columns: tuple[str, ...]
     ids: bool
     origin: str
+
+    def __post_init__(self) -> None:
+        for name in self.data_names:
+            if visible(name) != name:
+                raise UsageError(
+                    f"the class name {quoted(name)} of {self.origin} has a character that cannot be seen, such as a "
+                    "tab or an end of a line; write it without that"
+                )
 
     @property
     def num_labels(self) -> int:
@@ -118,7 +127,7 @@ class Labels:
         ]
 
     def decode(self, prediction: Any) -> str:
-        """Write one prediction as the file of predictions has it: a class, a score, or a JSON list of classes."""
+        """Write one prediction as text: a class, a score, or a JSON list of classes."""
         if self.kind == "regression":
             return f"{prediction:3.3f}"
         if self.kind == "multi":

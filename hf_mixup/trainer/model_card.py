@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from transformers import PreTrainedConfig, Trainer
@@ -18,6 +19,7 @@ from transformers import PreTrainedConfig, Trainer
 import hf_mixup
 from hf_mixup.methods import METHODS
 from hf_mixup.methods.method import Paper
+from hf_mixup.shown import code_block, code_span, markdown, python_string, visible
 
 TASK = "text-classification"
 # What an evaluation reports beside its metrics.
@@ -34,6 +36,8 @@ _ALWAYS_SHOWN = (
     "seed",
 )
 _FIRST = ("method", "site", "layers", "ratio")
+# A token in a command line, as `without_tokens` leaves it.
+_TOKEN = re.compile(r"(--[\w-]+=)?\$HF_TOKEN")
 _SHOWN_IF_CHANGED = ("max_steps", "max_grad_norm", "label_smoothing_factor", "class_weights", "fp16", "bf16")
 
 
@@ -95,7 +99,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         >>> card.data.tags, card.data.library_name
         (['generated_from_trainer'], 'transformers')
     """
-    parts = [f"# {facts.name}", _opening(facts), *_results(facts), *_usage(facts)]
+    parts = [f"# {markdown(facts.name)}", _opening(facts), *_results(facts), *_usage(facts)]
     parts += [*_mixing(facts), *_training(facts), *_citation(facts)]
     return ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
@@ -112,7 +116,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         base_model=facts.base_model if facts.base_on_hub else None,
         datasets=None if facts.dataset_id is None else [facts.dataset_id],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        model_name=facts.name,
+        model_name=visible(facts.name),
         eval_results=results or None,
     )
 
@@ -124,9 +128,9 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
             task_type=TASK,
             task_name="Text Classification",
             dataset_type=facts.dataset_id if on_hub else "local",
-            dataset_name=facts.dataset or facts.dataset_id if on_hub else evaluated,
-            dataset_config=facts.dataset_config if on_hub else None,
-            dataset_split=evaluated if on_hub else None,
+            dataset_name=visible(facts.dataset or facts.dataset_id if on_hub else evaluated),
+            dataset_config=visible(facts.dataset_config) if on_hub and facts.dataset_config else None,
+            dataset_split=visible(evaluated) if on_hub else None,
             metric_type=metric,
             metric_name=metric.replace("_", " ").capitalize(),
             metric_value=value,
@@ -140,18 +144,19 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
 def _opening(facts: CardFacts) -> str:
     kind = "adapter for a " if facts.is_adapter else ""
     task = "regression on texts" if facts.problem_type == "regression" else "text classification"
-    text = f"A {kind}{facts.model_type} model for {task}"
+    text = f"A {kind}{markdown(facts.model_type)} model for {task}"
     if facts.base_model is not None and facts.base_on_hub:
-        text += f", fine-tuned from [{facts.base_model}](https://huggingface.co/{facts.base_model})"
+        address = f"https://huggingface.co/{quote(facts.base_model)}"
+        text += f", fine-tuned from [{markdown(facts.base_model)}]({address})"
     elif facts.base_model is not None:
-        text += f", fine-tuned from the local model {_code(facts.base_model)}"
+        text += f", fine-tuned from the local model {code_span(facts.base_model)}"
     if facts.dataset is not None:
-        text += f" on {facts.dataset}"
+        text += f" on {markdown(facts.dataset)}"
     if facts.mixing is None:
         return f"{text}."
     return (
-        f"{text}, with the mixup method `{facts.mixing['method']}`. Mixup is a way to train: what came out is a plain "
-        "checkpoint that loads without any code of mixup."
+        f"{text}, with the mixup method {code_span(facts.mixing['method'])}. Mixup is a way to train: what came out "
+        "is a plain checkpoint that loads without any code of mixup."
     )
 
 
@@ -162,9 +167,9 @@ def _results(facts: CardFacts) -> list[str]:
     shown = [name for name in names if name not in _NOT_METRICS] + [name for name in ("loss",) if name in names]
     if "samples" in names:
         shown.append("samples")
-    head = ["evaluation set", *("rows" if name == "samples" else name.replace("_", " ") for name in shown)]
+    head = ["evaluation set", *("rows" if name == "samples" else markdown(name.replace("_", " ")) for name in shown)]
     rows = [
-        [_set_name(facts, evaluated), *(_number(numbers.get(name)) for name in shown)]
+        [markdown(_set_name(facts, evaluated)), *(_number(numbers.get(name)) for name in shown)]
         for evaluated, numbers in facts.evaluations.items()
     ]
     return ["## Results", _table(head, rows)]
@@ -175,17 +180,17 @@ def _set_name(facts: CardFacts, evaluated: str) -> str:
 
 
 def _usage(facts: CardFacts) -> list[str]:
-    load = f'classify = pipeline("{TASK}", model="{facts.model_id}")'
+    load = f'classify = pipeline("{TASK}", model={python_string(facts.model_id)})'
     need = "peft and transformers" if facts.is_adapter else "transformers"
     code = f"""from transformers import pipeline
 
 {load}
 print(classify("A text of your own"))
 # A pair of texts: classify({{"text": "The first", "text_pair": "The second"}})"""
-    parts = ["## Use", f"With {need} alone:", _fenced("python", code)]
+    parts = ["## Use", f"With {need} alone:", code_block(code, "python")]
     if facts.labels:
         several = ", of which a text may have several" if facts.problem_type == "multi_label_classification" else ""
-        parts.append(f"The labels{several}: {', '.join(_code(label) for label in facts.labels)}.")
+        parts.append(f"The labels{several}: {', '.join(map(code_span, facts.labels))}.")
     elif facts.problem_type == "regression":
         parts.append("The score that it gives is the predicted number.")
     return parts
@@ -195,14 +200,14 @@ def _mixing(facts: CardFacts) -> list[str]:
     if facts.mixing is None:
         return []
     method = METHODS[facts.mixing["method"]]
-    rows = [[f"`{name}`", _setting(value)] for name, value in _ordered(facts.mixing, *_FIRST)]
+    rows = [[code_span(name), markdown(_setting(value))] for name, value in _ordered(facts.mixing, *_FIRST)]
     parts = [
         "## How it was mixed",
         f"{method.summary} Batches were mixed in training only, never in evaluation.",
         _table(["setting", "value"], rows),
     ]
     if facts.options:
-        given = ", ".join(_code(f"{name}={value}") for name, value in facts.options.items())
+        given = ", ".join(code_span(f"{name}={value}") for name, value in facts.options.items())
         parts.append(f"Given by hand: {given}; everything else is the default of the method.")
     else:
         parts.append("All of these are the defaults of the method.")
@@ -231,9 +236,10 @@ def _setting(value: Any) -> str:
 def _training(facts: CardFacts) -> list[str]:
     parts = ["## Training"]
     if facts.command is not None:
-        parts += ["The command:", _fenced("bash", _command(facts.command))]
+        parts += ["The command:", code_block(_command(facts.command), "bash")]
     if facts.hyperparameters:
-        parts.append(_table(["hyperparameter", "value"], [[f"`{k}`", v] for k, v in facts.hyperparameters.items()]))
+        rows = [[code_span(name), markdown(value)] for name, value in facts.hyperparameters.items()]
+        parts.append(_table(["hyperparameter", "value"], rows))
     if facts.versions:
         parts.append("Versions: " + ", ".join(f"{name} {number}" for name, number in facts.versions.items()) + ".")
     return parts
@@ -244,7 +250,7 @@ def _command(words: Sequence[str]) -> str:
     lines: list[str] = []
     for word in words:
         # The name of the variable must not be quoted, or the shell would not fill it in.
-        quoted = word if word.endswith("$HF_TOKEN") else shlex.quote(word)
+        quoted = word if _TOKEN.fullmatch(word) else shlex.quote(word)
         if word.startswith("--"):
             lines.append(quoted)
         elif lines:
@@ -256,7 +262,7 @@ def _command(words: Sequence[str]) -> str:
 
 def _citation(facts: CardFacts) -> list[str]:
     paper = None if facts.mixing is None else METHODS[facts.mixing["method"]].paper
-    return [] if paper is None else ["## Citation", "The mixup method:", _fenced("bibtex", bibtex(paper))]
+    return [] if paper is None else ["## Citation", "The mixup method:", code_block(bibtex(paper), "bibtex")]
 
 
 def bibtex(paper: Paper) -> str:
@@ -279,28 +285,10 @@ def bibtex(paper: Paper) -> str:
     return "\n".join(lines)
 
 
-# Names and labels come from data: none of them may end the cell, the code or the block that it stands in.
-
-
-def _code(text: object) -> str:
-    words = " ".join(str(text).split())
-    longest = max((len(run) for run in re.findall("`+", words)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {words} {fence}" if longest else f"`{words}`"
-
-
-def _fenced(language: str, text: str) -> str:
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _number(value: float | None) -> str:

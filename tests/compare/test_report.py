@@ -312,7 +312,7 @@ def test_names_and_errors_are_escaped(tmp_path):
     assert page.table("Test accuracy")[0] == ["method", task]
     assert task in page.text
     assert r"\<script\>alert(1)\</script\> \`a\` \| b |" in markdown
-    assert r'| method | \<b\>\|\$x\_1\$ \& "q" |' in markdown
+    assert r'| method | \<b\>\|\$x_1\$ \& "q" |' in markdown
 
 
 def test_what_the_runs_do_not_have_is_left_out():

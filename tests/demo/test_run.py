@@ -183,7 +183,7 @@ def test_other_mistakes_get_one_sentence_and_nothing_is_written(tmp_path, tiny_b
         (["--epochs", "0"], "'0' is given, but it must be an integer of at least 1"),
         (["--seed", "-1"], "'-1' is given, but it must be an integer of at least 0"),
         (["--seed", "one"], "'one' is given"),
-        (["--epoch_count", "3"], "unrecognized arguments"),
+        (["--epoch_count", "3"], "unknown flag --epoch_count"),
     ],
 )
 def test_bad_flags(argv, message, capsys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_mixup import MixupTrainer, MixupTrainingArguments
 from hf_mixup.cli import main as command
-from hf_mixup.hub import push_command, without_token
+from hf_mixup.hub import push_command
 from tests.hub.conftest import ROOT
 from tests.hub.server import TOKEN
 from tests.tiny import SENTENCES, tiny_dataset, tiny_model
@@ -209,23 +209,6 @@ def test_no_checkpoint_holds_the_token(tmp_path):
     assert len(files) > 10 and not any(TOKEN.encode() in path.read_bytes() for path in files)
     saved = torch.load(tmp_path / "tiny" / "training_args.bin", weights_only=False)
     assert saved.hub_token is None and run.args.hub_token == TOKEN and saved.max_steps == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "masked"),
-    [
-        (["--token", "hf_x", "--seed", "1"], ["--token", "$HF_TOKEN", "--seed", "1"]),
-        (["--hub_token=hf_x"], ["--hub_token=$HF_TOKEN"]),
-        (["--hub-token", "hf_x"], ["--hub-token", "$HF_TOKEN"]),
-        (["--use_auth_token", "hf_x"], ["--use_auth_token", "$HF_TOKEN"]),
-        # argparse understands the beginning of a flag too; the value is known from the parsed arguments.
-        (["--hub_tok", "hf_secret"], ["--hub_tok", "$HF_TOKEN"]),
-        (["--hub_tok=hf_secret"], ["--hub_tok=$HF_TOKEN"]),
-        (["--tokenizer_name", "token"], ["--tokenizer_name", "token"]),
-    ],
-)
-def test_tokens_in_a_command_line_are_masked(words, masked):
-    assert without_token(words, ("hf_secret", None)) == masked
 
 
 def test_the_push_command_is_quoted_for_the_shell():

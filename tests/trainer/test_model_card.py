@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -213,11 +215,25 @@ def test_data_cannot_break_out_of_the_card():
     card = model_card(
         replace(FACTS, labels=[evil], evaluations={evil: {"accuracy": 0.5}}, command=["python", evil], options={})
     )
-    assert card.data.to_dict()["model-index"][0]["results"][0]["dataset"]["name"] == evil
+    seen = r"a`b\n---\n| x | <b>\n```\nrm -rf"
+    assert card.data.to_dict()["model-index"][0]["results"][0]["dataset"]["name"] == seen
     # A fence is longer than every run of backticks inside.
-    assert "The labels: ```` a`b --- | x | <b> ``` rm -rf ````." in card.text
-    assert r"| a`b --- \| x \| <b> ``` rm -rf | 0.5000 |" in card.text
+    assert f"The labels: ```` {seen} ````." in card.text
+    assert r"| a\`b\\n---\\n\| x \| \<b\>\\n\`\`\`\\nrm -rf | 0.5000 |" in card.text
     assert re.search(r"^````bash\npython 'a`b\n---\n.*^````$", card.text, re.MULTILINE | re.DOTALL)
+
+
+def test_what_people_paste_from_a_card_is_what_it_looks_like():
+    folder = 'q"); import os; os.system("id") #'
+    command = ["python", "run_glue_mixup.py", "--output_dir", "x; id $HF_TOKEN", "--token=$HF_TOKEN"]
+    strange = {"name": folder, "model_id": folder, "base_model": "[a](b)", "base_on_hub": True, "dataset": "<i> *d*"}
+    card = model_card(replace(FACTS, command=command, **strange))
+    (code,) = re.findall(r"```python\n(.*?)\n```", card.text, re.DOTALL)
+    (call,) = (node.value for node in ast.parse(code).body if isinstance(node, ast.Assign))
+    assert [each.value.value for each in call.keywords] == [folder]
+    assert shlex.split(card.text.partition("```bash\n")[2].partition("\n```")[0].replace("\\\n", "")) == command
+    assert r"\<i\> \*d\*" in card.text and r"[\[a\](b)](https://huggingface.co/%5Ba%5D%28b%29)" in card.text
+    assert '# q"); import os; os.system("id") \\#' in card.text.splitlines()
 
 
 def test_bibtex_of_a_paper():

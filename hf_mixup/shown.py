@@ -15,12 +15,14 @@ from collections.abc import Sequence
 # The options that hold an access token: in the script, in options of compare and suggest, in cards and reports.
 SECRET_FIELDS = frozenset({"token", "hub_token", "use_auth_token", "push_to_hub_token"})
 # The tokens of the Hub have 34 characters after their mark; names that begin like one are shorter.
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}\b")
+_TOKEN = re.compile(r"(hf|api_org)_[A-Za-z0-9]{30,}")
 _MASKED = "$HF_TOKEN"
 # Joiners belong to the spelling of several languages, and to emoji.
 _JOINERS = "\u200c\u200d"
 # Control, format (as marks of direction), half of a pair, ends of lines and paragraphs.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# What switches colours on and off in a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = re.compile(r"[=+\-@＝＋－＠].")
 
@@ -65,7 +67,9 @@ class LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Format the message without its traceback."""
-        return visible_lines(super().formatMessage(record)).replace("\n", "\n    ")
+        # transformers has messages with colours and tabs.
+        text = _COLOUR.sub("", super().formatMessage(record)).expandtabs(4)
+        return visible_lines(text).replace("\n", "\n    ")
 
 
 # ---- Markdown and code ----

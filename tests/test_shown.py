@@ -149,8 +149,8 @@ def test_a_comparison_takes_no_tokens(settings, named, tmp_path):
 
 def test_messages_of_a_log_cannot_be_forged():
     formatter = LogFormatter("%(levelname)s - %(message)s")
-    record = logging.LogRecord("x", logging.INFO, "", 0, "label %s", ("a\nERROR - forged\x1b[31m",), None)
-    assert formatter.format(record).splitlines() == ["INFO - label a", r"    ERROR - forged\x1b[31m"]
+    record = logging.LogRecord("x", logging.INFO, "", 0, "label %s", ("a\nERROR\t- forged\x1b[2J\x1b[1m",), None)
+    assert formatter.format(record).splitlines() == ["INFO - label a", r"    ERROR   - forged\x1b[2J"]
 
 
 # ---- Markdown, code, rows ----

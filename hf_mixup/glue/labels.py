@@ -65,8 +65,8 @@ class Labels:
         for name in self.data_names:
             if visible(name) != name:
                 raise UsageError(
-                    f"the class name {quoted(name)} of {self.origin} has a character that cannot be seen, such as a "
-                    "tab or an end of a line; write it without that"
+                    f"the class name {quoted(name)} in {self.origin} has a character that cannot be seen, such as a "
+                    "tab or an end of a line, or looks like an access token; give the class another name"
                 )
 
     @property

@@ -391,3 +391,15 @@ def test_a_missing_label_column(columns, label_columns, sentence):
 def test_a_task_has_one_label_column():
     with pytest.raises(UsageError, match="task mrpc has one label column, --label_column_name names 2"):
         infer_labels(soft(a=[0.5], b=[0.5]), ("a", "b"), get_task("mrpc"))
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x1b[31mb", "\u202eb", "a\x00", "\ud800"])
+def test_class_names_that_cannot_be_seen_are_refused(name):
+    sentence = r"the class name '.*' in the labels of .* has a character that cannot be seen"
+    with pytest.raises(UsageError, match=sentence):
+        infer_labels(json_split(name, "fine"), LABEL, None)
+    with pytest.raises(UsageError, match=sentence):
+        infer_labels(json_split([name], ["fine"]), LABEL, None)
+    config = BertConfig(id2label={0: "fine", 1: name}, architectures=["BertForSequenceClassification"])
+    with pytest.raises(UsageError, match="in the labels of the model has a character"):
+        labels_of_model(config, LABEL, None)

@@ -509,6 +509,8 @@ def set_up_logging(training_args: MixupTrainingArguments) -> None:
         transformers.utils.logging.set_verbosity_info()
     log_level = training_args.get_process_log_level()
     logger.setLevel(log_level)
+    # What is uploaded is told as information; warnings of this library are always shown.
+    logging.getLogger("hf_mixup").setLevel(min(log_level, logging.WARNING))
     datasets.utils.logging.set_verbosity(log_level)
     transformers.utils.logging.set_verbosity(log_level)
     transformers.utils.logging.enable_default_handler()

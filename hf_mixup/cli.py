@@ -58,21 +58,33 @@ def push(arguments: Sequence[str]) -> int:
     """Upload a trained model to the Hub, also when the upload of its training failed (options: push --help)."""
     parser = OneSentenceParser(
         prog="hf-mixup push",
-        description="Upload a trained model to the Hub; optimizer files and pickles stay here. The access token is "
-        "that of the environment variable HF_TOKEN, or of `hf auth login`.",
+        description="Upload a trained model to the Hub: weights, config, tokenizer, model card, results, predictions "
+        "and TensorBoard logs. What goes up is shown first; everything else, and every link, stays here. The access "
+        "token is that of the environment variable HF_TOKEN, or of `hf auth login`.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder of a saved model: an --output_dir, or a checkpoint")
     parser.add_argument("repo", metavar="REPO", help="user/model, or model for one of your own; created if needed")
     parser.add_argument("--private", action="store_true", default=None, help="a new repository is private")
     parser.add_argument("--revision", metavar="BRANCH", help="the branch to upload to (default: main)")
+    parser.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="upload these files of the folder too, such as 'figures/*.png' (may be given several times)",
+    )
     options = parser.parse_args(arguments)
 
-    from hf_mixup.errors import UsageError, as_one_line
-    from hf_mixup.hub import HubError, push_folder
+    from hf_mixup.errors import UsageError, as_one_line, cut
+    from hf_mixup.hub import HubError, content_to_push, push_folder
     from hf_mixup.shown import visible
 
     try:
-        url = push_folder(options.folder, options.repo, options.private, options.revision)
+        content = content_to_push(options.folder, options.include)
+        shown = "".join(f"  {size:>10}  {cut(name)}\n" for name, size in content.sizes().items())
+        sys.stdout.write(f"to be uploaded to {visible(options.repo)}:\n{shown}not uploaded: {content.staying()}\n")
+        sys.stdout.flush()
+        url = push_folder(content, options.repo, options.private, options.revision)
     except (UsageError, HubError) as error:
         sys.stderr.write(f"hf-mixup push: {as_one_line(error)}\n")
         return 2 if isinstance(error, UsageError) else 1

@@ -13,9 +13,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import PushInProgress
 
 from hf_mixup.hub import (
-    ARGUMENTS_FILES,
-    NOT_THE_MODEL,
+    CHECKPOINT_FILES,
+    MODEL_FILES,
     HubError,
+    content_of,
     in_background,
     open_repository,
     push_checkpoint,
@@ -73,7 +74,7 @@ class HubMixin:
         private: bool | None = None,
         **kwargs: Any,
     ) -> CommitInfo | Future[CommitInfo] | None:
-        """As `Trainer.push_to_hub`, without pickles; the model is on disk before anything else is tried.
+        """As `Trainer.push_to_hub`, of the model's own files alone; they are on disk before anything else is tried.
 
         Args:
             commit_message, blocking, token, revision, private: as in `Trainer.push_to_hub`.
@@ -92,7 +93,7 @@ class HubMixin:
         def push() -> CommitInfo:
             options = {"message": commit_message, "token": token, "revision": revision}
             try:
-                return upload(self.args.output_dir, self.hub_model_id, **options)
+                return upload(content_of(self.args.output_dir), self.hub_model_id, **options)
             except HubError as error:
                 raise self._told_how_to_push(error, private, revision) from error
 
@@ -127,7 +128,7 @@ class HubMixin:
             args.hub_strategy
         )
         try:
-            copy = snapshot(checkpoint_folder, args.output_dir, ARGUMENTS_FILES if state_path else NOT_THE_MODEL)
+            copy = snapshot(checkpoint_folder, args.output_dir, CHECKPOINT_FILES if state_path else MODEL_FILES)
         except OSError as error:
             logger.warning(f"{name} is not pushed, it could not be copied for that: {error}")
             return

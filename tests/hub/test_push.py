@@ -74,6 +74,11 @@ def test_the_script_pushes_and_plain_transformers_loads(process, server, flags, 
     assert not any(is_pickle(content) for content in server.objects.values())
     assert not any("training_args" in path or "checkpoint" in path for path in repository.files)
     assert repository.messages[-1] == "End of training"
+    # The log names what goes up, and what does not.
+    assert re.search(
+        r"Uploading to me/tiny: README.md \(\d.* model.safetensors \(\d.*; not uploaded: .*training_args.bin",
+        done.stdout,
+    )
 
     loaded = process("-c", LOAD, "me/tiny", *SENTENCES)
     assert loaded.returncode == 0, loaded.stderr
@@ -91,13 +96,17 @@ def test_the_script_pushes_and_plain_transformers_loads(process, server, flags, 
 def test_the_push_command_uploads_the_model_and_nothing_else(here, tmp_path, capsys):
     folder = saved_model(tmp_path / "model")
     assert command(["push", str(folder), "tiny", "--private"]) == 0
-    assert capsys.readouterr().out == f"{folder} is uploaded to {here.url}/me/tiny\n"
+    said = capsys.readouterr().out
+    size = (folder / "model.safetensors").stat().st_size
+    assert f"  {size / 1024:>6.1f} KiB  model.safetensors\n" in said and "config.json\n" in said
+    assert "\nnot uploaded: checkpoint-2/, training_args.bin\n" in said
+    assert said.endswith(f"\n{folder} is uploaded to {here.url}/me/tiny\n")
     assert here.repositories["me/tiny"].private
     assert set(here.repositories["me/tiny"].files) == {".gitattributes", "config.json", "model.safetensors"}
     # A second time the repository is there already.
-    (folder / "new.json").write_text("{}")
+    (folder / "eval_results.json").write_text("{}")
     assert command(["push", str(folder), "me/tiny", "--revision", "other"]) == 0
-    assert "new.json" in here.repositories["me/tiny"].files
+    assert "eval_results.json" in here.repositories["me/tiny"].files
     assert here.requests[-1] == "POST /api/models/me/tiny/commit/other"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,7 +193,8 @@ def _output_files(folder: Path, *names: str) -> list[Path]:
     """The files to be written, none of which may exist."""
     files = [folder / name for name in names]
     for file in files:
-        if file.exists():
+        # A link that leads nowhere exists too.
+        if os.path.lexists(file):
             raise UsageError(f"{file} exists; delete it, or give another --output_dir")
     return files
 

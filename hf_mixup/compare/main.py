@@ -62,8 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for table in tables(runs):
         console.print(table)
     if options.report:
-        for file in write_report(results, options.report):
-            sys.stdout.write(f"{visible(file)}\n")
+        try:
+            for file in write_report(results, options.report):
+                sys.stdout.write(f"{visible(file)}\n")
+        except UsageError as error:
+            sys.stderr.write(f"hf-mixup compare: {as_one_line(error)}\n")
+            return 2
     if len(runs) < len(keys):
         file = visible(options.output)
         sys.stderr.write(

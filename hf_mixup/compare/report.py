@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,15 @@ from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_
 from hf_mixup.glue.folders import check_writable
 from hf_mixup.shown import code_block, visible, visible_lines
 from hf_mixup.shown import markdown as markdown_text
+from hf_mixup.trainer.checkpoints import written_beside
 
 if TYPE_CHECKING:
     from hf_mixup.compare.blocks import Section
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OURS = '<meta name="generator" content="hf_mixup">'
+# The page names the pictures beside it, as all text of the data in it is escaped.
+_FIGURE = re.compile(r'<figure id="([a-z0-9_]+)">')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not options.results.exists():
             raise UsageError(f"there is no file of results {options.results}; hf-mixup compare writes one")
-        check_report(options.output)
         written = write_report(Results(options.results), options.output)
     except UsageError as error:
         sys.stderr.write(f"hf-mixup report: {as_one_line(error)}\n")
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_report(folder: Path) -> None:
-    """Check that a report can be written to a folder: one that is new, empty, or holds an older report.
+    """Check that a report can be written to a folder: one that is new, empty, or holds an older report and no links.
 
     Raises:
         UsageError: if not.
@@ -64,10 +68,19 @@ def check_report(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"the report's folder {folder} is a file; give a folder")
     check_writable(folder, f"the report's folder {folder}")
-    page = folder / "report.html"
-    holds_report = page.is_file() and _OURS in page.read_text(encoding="utf-8", errors="replace")
-    if folder.exists() and any(folder.iterdir()) and not holds_report:
+    for path in (folder / "report.html", folder / "report.md", folder / "figures"):
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link, and what it leads to is not replaced; give a new folder for the report"
+            )
+    if folder.exists() and any(folder.iterdir()) and _OURS not in _older_page(folder):
         raise UsageError(f"the folder {folder} holds something other than a report; give a new folder for the report")
+
+
+def _older_page(folder: Path) -> str:
+    """The page of the report in a folder; empty if there is none."""
+    page = folder / "report.html"
+    return page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
@@ -75,13 +88,13 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
     Args:
         results: the file, with at least one line.
-        folder: where it goes; an older report in it is replaced.
+        folder: where it goes; an older report in it is replaced, its pictures too, and nothing else.
 
     Returns:
         The two files.
 
     Raises:
-        UsageError: the file of results is empty.
+        UsageError: the file of results is empty, or the folder holds what is not to be replaced, or is full.
 
     Example:
         >>> write_report(Results("trec.jsonl"), Path("report"))  # doctest: +SKIP
@@ -94,18 +107,16 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
     if not results.lines:
         raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
+    check_report(folder)
     parts = sections(results.lines.values(), results.path.name)
-    drawn = {picture: picture.draw() for part in parts for picture in part.pictures}
+    pictures = {folder / "figures" / f"{each.name}.png": each for part in parts for each in part.pictures}
+    older = {folder / "figures" / f"{name}.png" for name in _FIGURE.findall(_older_page(folder))}
+    _check_pictures(pictures, older)
+    drawn = {path: picture.draw() for path, picture in pictures.items()}
     drawings = {
-        picture.name: Markup(figures.to_svg(figure, picture.name, picture.label)) for picture, figure in drawn.items()
+        picture.name: Markup(figures.to_svg(drawn[path], picture.name, picture.label))
+        for path, picture in pictures.items()
     }
-    pictures = folder / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    # Those of the older report, which may have had more of them.
-    for picture in pictures.glob("*.png"):
-        picture.unlink()
-    for picture, figure in drawn.items():
-        figures.save_png(figure, pictures / f"{picture.name}.png")
     dark = {colour[1:]: dark for colour, dark in figures.DARK.items()}
     title, generator = f"Comparison of mixup methods: {results.path.name}", Markup(_OURS)
     files = {
@@ -114,9 +125,30 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         ),
         folder / "report.md": markdown(parts, title),
     }
-    for file, page in files.items():
-        file.write_text(page, encoding="utf-8")
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for picture in older - pictures.keys():
+            picture.unlink(missing_ok=True)
+        # The page goes first: what it names is this report's, should the writing end here.
+        for file, page in files.items():
+            with written_beside(file) as beside:
+                beside.write_text(page, encoding="utf-8")
+        for file, figure in drawn.items():
+            with written_beside(file) as beside:
+                figures.save_png(figure, beside)
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot be written ({error.filename or folder}: {error.strerror}); make room, or give a new "
+            "folder for the report"
+        ) from error
     return list(files)
+
+
+def _check_pictures(pictures: Iterable[Path], older: Collection[Path]) -> None:
+    """Raise a UsageError if a picture would take the place of a file that is not the older report's."""
+    for path in pictures:
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path not in older):
+            raise UsageError(f"{path} is not of the older report; rename it, or give a new folder for the report")
 
 
 def markdown(parts: Sequence[Section], title: str, pictures: str = "figures/", ending: str = ".png") -> str:

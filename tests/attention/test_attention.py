@@ -331,6 +331,12 @@ def test_nothing_is_overwritten(call, tmp_path):
     code, _, err = call(*PAIR)
     assert code == 2 and "layer2_head3.png exists; delete it, or give another --output_dir" in err
     assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    # Nor is anything written through a link that leads nowhere yet.
+    for file in before:
+        file.unlink()
+    (tmp_path / "out" / "layer2_head3.png").symlink_to(tmp_path / "elsewhere.png")
+    code, _, err = call(*PAIR)
+    assert code == 2 and "layer2_head3.png exists" in err and not (tmp_path / "elsewhere.png").exists()
 
 
 def test_without_matplotlib_the_extra_is_named(call, tmp_path, monkeypatch):

@@ -561,6 +561,92 @@ def test_mistakes_are_one_sentence_and_nothing_is_overwritten(prepare, said, tmp
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def report_with_pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """A file of results, and the folder of its report."""
+    path = results_of([run_line(), run_line(seed=2)], tmp_path).path
+    assert call(path, "--output", tmp_path / "out") == 0
+    return path, tmp_path / "out"
+
+
+def contents(folder: Path) -> dict[Path, bytes | Path]:
+    """The files below a folder, and what links lead to."""
+    return {path: path.readlink() if path.is_symlink() else path.read_bytes() for path in files_below(folder)}
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+
+
+def test_only_pictures_of_the_older_report_are_removed(tmp_path):
+    results, folder = report_with_pictures(tmp_path)
+    ours = {"cost_1.png", "loss_1.png", "reliability_1.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == ours
+    for name in ("mine.png", "loss_2.png", "Loss_1.png", "notes.txt"):
+        (folder / "figures" / name).write_bytes(b"mine")
+    (folder / "mine.html").write_bytes(b"mine")
+    # A report with fewer pictures, and one of its pictures is gone.
+    results.write_text("")
+    results_of([run_line(loss=[])], tmp_path)
+    (folder / "figures" / "cost_1.png").unlink()
+    assert call(results, "--output", folder) == 0
+    mine = {"mine.png", "loss_2.png", "Loss_1.png", "notes.txt"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {*mine, "cost_1.png", "reliability_1.png"}
+    assert all((folder / "figures" / name).read_bytes() == b"mine" for name in mine)
+    assert (folder / "mine.html").read_bytes() == b"mine"
+
+
+def link(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda out, others: link(out / "figures", others), "figures is a link"),
+        (lambda out, others: link(out / "report.html", others / "report.html"), "report.html is a link"),
+        (lambda out, others: link(out / "report.md", others / "report.md"), "report.md is a link"),
+        (lambda out, others: link(out / "report.md", others / "nothing"), "report.md is a link"),
+        (lambda out, others: link(out / "figures" / "loss_1.png", others / "a.png"), "loss_1.png is not of the older"),
+        (lambda out, others: shutil.copy(others / "a.png", out / "figures" / "ranks.png"), "ranks.png is not of the"),
+        (lambda out, others: shutil.rmtree(out / "figures") or shutil.copy(others / "a.png", out / "figures"), "File"),
+        (lambda out, others: (out / "report.md").unlink() or (out / "report.md").mkdir(), "Is a directory"),
+    ],
+)
+def test_a_report_replaces_nothing_of_others(tmp_path, capsys, spoil, said):
+    results, folder = report_with_pictures(tmp_path)
+    others = tmp_path / "others"
+    shutil.copytree(folder, others)
+    (others / "a.png").write_bytes(b"theirs")
+    spoil(folder, others)
+    # The next one has the picture of the ranks, too.
+    results_of([run_line(method=method, task=task) for method in ("none", "tmix") for task in "ab"], tmp_path)
+    capsys.readouterr()
+    before = {path: content for path, content in contents(tmp_path).items() if path.parent != folder}
+    assert call(results, "--output", folder) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_report_on_a_full_disk_is_told_and_written_again_later(tmp_path, capsys, monkeypatch):
+    results, folder = report_with_pictures(tmp_path)
+
+    def full(figure, file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mixup.compare.figures.save_png", full)
+        assert call(results, "--output", folder) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"the report cannot be written \(.*\.png: No space left on device\); make room", said)
+    assert call(results, "--output", folder) == 0
+
+
 def test_compare_writes_a_report_at_its_end(grid, settings, tmp_path, capsys):
     settings_file = tmp_path / "grid.yaml"
     settings_file.write_text(yaml.safe_dump(settings))
@@ -570,6 +656,18 @@ def test_compare_writes_a_report_at_its_end(grid, settings, tmp_path, capsys):
     assert Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).table("Test accuracy")
     assert main(["compare", *flags, str(settings_file)]) == 2
     assert "grid.yaml is a file; give a folder" in capsys.readouterr().err
+
+
+def test_compare_tells_that_its_report_would_replace_something(grid, settings, tmp_path, capsys, monkeypatch):
+    path = results_of(lines_of(grid), tmp_path).path
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(settings))
+    # What came into the folder while the grid ran.
+    monkeypatch.setattr("hf_mixup.compare.main.run_grid", lambda *_: fill(tmp_path / "out"))
+    assert (
+        main(["compare", str(tmp_path / "grid.yaml"), "--output", str(path), "--report", str(tmp_path / "out")]) == 2
+    )
+    assert "out holds something other than a report; give a new folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").read_text() == "mine"
 
 
 # ---- In a browser -----------------------------------------------------------------------------------------------

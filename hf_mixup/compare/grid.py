@@ -387,7 +387,7 @@ def _make_methods(entries: Iterable[Any]) -> dict[str, dict[str, str]]:
                 raise UsageError(
                     f"{cut(entry)} should have a name of 1 to {_LONGEST_NAME} characters, such as mine={cut(words)}"
                 )
-            _check_printable(name, "method")
+        _check_printable(name, "method")
         if methods.get(name, options) != options:
             raise UsageError(f"two methods are called {name}; name one of them otherwise, such as other={words}")
         methods[name] = options

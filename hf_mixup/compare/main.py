@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_report(options.report)
         grid = make_grid(_settings(options))
         results = Results(options.output)
+        results.warn("hf-mixup compare")
         results.check_grid(grid, options.retry)
         check_runs(grid)
         run_grid(grid, results, console, options.jobs, options.launcher, options.retry)

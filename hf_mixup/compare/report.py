@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not options.results.exists():
             raise UsageError(f"there is no file of results {options.results}; hf-mixup compare writes one")
-        written = write_report(Results(options.results), options.output)
+        results = Results(options.results)
+        results.warn("hf-mixup report")
+        written = write_report(results, options.output)
     except UsageError as error:
         sys.stderr.write(f"hf-mixup report: {as_one_line(error)}\n")
         return 2

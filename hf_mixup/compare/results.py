@@ -32,20 +32,22 @@ A run has besides
   process on Linux, else null;
 - `loss`: the training loss as `[step, loss]` pairs;
 - `reliability`: under `raw` and `scaled`, for each of 15 bins `count`, `confidence` and `accuracy`;
-- `test`: `labels` and `predictions` of the test rows, to be read with `unpack`: class ids, or scores.
+- `test`: `labels` and `predictions` of the test rows, to be read with `hf_mixup.compare.packing.unpack`: class ids, or
+  scores.
 
 A number that does not exist (the correlation with a constant) is null. A tuning has `best`, the flags that it found,
 and `trials`: for each its `flags`, `value` (of `primary_metric` on the validation rows) and `state`: `COMPLETE`,
 `PRUNED` after the first part of the training, or `FAIL`.
+
+`hf_mixup.compare.schema` has the type and the range of every field; a line that is otherwise is damaged.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
-import zlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,11 +55,12 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from hf_mixup.compare.grid import Cell, Grid, method_words
+from hf_mixup.compare.schema import read_line
 from hf_mixup.errors import UsageError, listed
 from hf_mixup.glue.folders import check_writable
+from hf_mixup.shown import visible
 
 _START = b'{"key": '
 _WORDS = {
@@ -75,10 +78,12 @@ class Results:
         path: the file; it need not exist.
 
     Attributes:
-        lines: the content by key.
+        lines: the content by key, without the lines that are damaged.
+        damaged: what is wrong with these, by their numbers, from 1. They stay in the file as they are, and what they
+            stood for is not there.
 
     Raises:
-        UsageError: the file is a folder, cannot be read, or is none of this kind.
+        UsageError: the file is a folder, cannot be read, or has no whole line of results.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -90,20 +95,27 @@ class Results:
         # Behind the last line end stands a line that was cut off when its writer was killed, or a whole one.
         whole = text.rfind(b"\n") + 1
         self._length, self._whole, self._before_next = len(text), whole, b""
-        try:
-            json.loads(text[whole:])
+        if _is_json(text[whole:]):
             self._whole, self._before_next = len(text), b"\n"
-        except ValueError:
-            if not whole and not _START.startswith(text[: len(_START)]):
-                raise UsageError(f"{path} is no file of results; give another file") from None
+        elif not whole and not _START.startswith(text[: len(_START)]):
+            raise UsageError(f"{path} is no file of results; give another file")
         self.lines: dict[str, dict[str, Any]] = {}
+        self.damaged: dict[int, str] = {}
         for number, line in enumerate(text[: self._whole].splitlines(), start=1):
             try:
-                record = json.loads(line)
-                _check_line(record)
+                record = read_line(line)
                 self.lines[record["key"]] = record
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{path} is no file of results (line {number}); give another file") from error
+            except ValueError as error:
+                self.damaged[number] = str(error)
+        if self.damaged and not self.lines:
+            number, fault = next(iter(self.damaged.items()))
+            raise UsageError(f"{path} is no file of results (line {number}: {fault}); give another file")
+
+    def warn(self, command: str) -> None:
+        """Name the damaged lines on stderr, in a sentence that begins with the command."""
+        if self.damaged:
+            which = listed(f"line {number} ({fault})" for number, fault in self.damaged.items())
+            sys.stderr.write(f"{command}: {visible(self.path)} has damaged lines, which are left out: {which}\n")
 
     def check_grid(self, grid: Grid, retry: bool = False) -> None:
         """Check that lines can be added, and are of this grid, or of one with other axes that shares data and options.
@@ -195,19 +207,15 @@ class Results:
         return [line for line in self.lines.values() if line["kind"] == "run" and line["status"] == "done"]
 
 
-def _check_line(record: Any) -> None:
-    """Raise a ValueError, TypeError or KeyError for what is no line of results."""
-    Cell(**record["cell"])
-    if "method" in record:
-        options = record["options"]
-        flags = {name.removeprefix("mixup_"): value for name, value in options.items()}
-        method, *pairs = record["method"].split(":") if isinstance(record["method"], str) else ("",)
-        if options["mixup_method"] != method or any(pair not in map("=".join, flags.items()) for pair in pairs):
-            raise ValueError
-    if record["kind"] not in ("run", "tuning") or record["status"] not in ("done", "failed"):
-        raise ValueError
-    if record["kind"] == "run" and record["status"] == "done" and not record["metrics"]:
-        raise ValueError
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    except RecursionError:
+        # Too deep to be read, and not cut off.
+        return True
+    return True
 
 
 def words_of(line: Mapping[str, Any]) -> str:
@@ -223,23 +231,6 @@ def primary_metric(metrics: Mapping[str, Any]) -> str:
         'accuracy'
     """
     return next(name for name in ("accuracy", "matthews_correlation", "pearson") if name in metrics)
-
-
-def pack(values: NDArray) -> str:
-    """Write an array of class ids or scores in few characters.
-
-    Example:
-        >>> unpack(pack(np.array([0, 3, 1]))).tolist()
-        [0, 3, 1]
-    """
-    kind = "<u2" if np.issubdtype(values.dtype, np.integer) else "<f4"
-    return f"{kind} {base64.b64encode(zlib.compress(values.astype(kind).tobytes(), 9)).decode()}"
-
-
-def unpack(text: str) -> NDArray:
-    """Read what `pack` wrote. `[rows]`."""
-    kind, _, content = text.partition(" ")
-    return np.frombuffer(zlib.decompress(base64.b64decode(content)), dtype=kind)
 
 
 def jsonable(value: Any) -> Any:

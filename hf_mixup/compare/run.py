@@ -32,7 +32,7 @@ from hf_mixup.compare.calibration import (
 from hf_mixup.compare.data import CellData, check_task, load_cell_data
 from hf_mixup.compare.grid import ARGUMENTS, Cell, Grid, Task
 from hf_mixup.compare.ood import auroc, fpr_at_95, max_probability, negative_energy
-from hf_mixup.compare.results import pack
+from hf_mixup.compare.packing import pack
 from hf_mixup.errors import UsageError, install_hint
 from hf_mixup.glue.arguments import parse_arguments
 from hf_mixup.glue.metrics import load_metric, scores_to_predictions

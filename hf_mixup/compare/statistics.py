@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from hf_mixup.compare.results import unpack
+from hf_mixup.compare.packing import unpack
 
 BASELINE = "none"
 LEVEL = 0.95
@@ -27,7 +27,8 @@ LESS_IS_BETTER = {
     *("mse", "ood_fpr95_probability", "ood_fpr95_energy", "flipped_rows_memorized"),
     *("step_seconds", "peak_memory_mib"),
 }
-_CHUNK = 200
+# Draws at once, and the test rows that these may take together.
+_CHUNK, _MOST_DRAWN = 200, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,9 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
         raise ValueError(f"first {first.shape} and second {second.shape} need one shape [seeds, rows] and no zero.")
     difference, generator = first - second, np.random.default_rng(seed)
     seeds, rows = difference.shape
-    by_row, parts = difference.mean(axis=0), []
-    for start in range(0, draws, _CHUNK):
-        parts.append(by_row[generator.integers(0, rows, (min(_CHUNK, draws - start), rows))].mean(axis=1))
+    by_row, parts, chunk = difference.mean(axis=0), [], max(1, min(_CHUNK, _MOST_DRAWN // rows))
+    for start in range(0, draws, chunk):
+        parts.append(by_row[generator.integers(0, rows, (min(chunk, draws - start), rows))].mean(axis=1))
     means = np.concatenate(parts)
     if seeds > 1:
         quantiles = stats.t.ppf((generator.permutation(draws) + 0.5) / draws, seeds - 1)
@@ -314,8 +315,9 @@ def _difference(runs: Mapping[int, Mapping], plain: Mapping[int, Mapping], measu
     if len(pairs) == 1:
         return seed_difference(*([value_of(line, measure)] for line in pairs[0]))
     worth = {"accuracy": _correct, "mse": _squared_errors}.get(measure)
-    if worth is not None:
+    if worth is not None and len({line["rows"]["test"] for pair in pairs for line in pair}) == 1:
         return bootstrap_difference(*(np.stack([worth(line) for line in side]) for side in zip(*pairs, strict=True)))
+    # Other measures have no rows, and runs on test rows that are not the same cannot be compared row by row.
     return seed_difference(*([value_of(line, measure) for line in side] for side in zip(*pairs, strict=True)))
 
 

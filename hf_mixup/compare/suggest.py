@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             grid = _grid(options, Path(folder))
             results = Results(options.output or Path(folder, "suggest.jsonl"))
+            results.warn("hf-mixup suggest")
             results.check_grid(grid)
             check_runs(grid)
             found = suggest(grid, results, console, until, options.jobs)
@@ -365,7 +366,9 @@ def _error(results: Results, grid: Grid, method: str, seeds: Sequence[int], size
 def _validation(line: dict[str, Any]) -> tuple[float, float]:
     """What a run is worth on its validation rows: the task's metric, and the negative loss, which settles ties."""
     metrics = line["validation"]
-    return metrics[primary_metric(metrics)] or 0.0, -metrics["loss"]
+    # A loss that is not finite is null.
+    loss = math.inf if metrics["loss"] is None else metrics["loss"]
+    return metrics[primary_metric(metrics)] or 0.0, -loss
 
 
 def _compare(

@@ -100,6 +100,7 @@ def test_a_fingerprint_names_the_content(settings, task_folder):
         ({"methods": ["none", "=amplify:alpha=1"]}, "should have a name of 1 to 40 characters"),
         ({"methods": ["none", f"{'a' * 41}=amplify"]}, "should have a name of 1 to 40 characters"),
         ({"methods": ["none", "a\x07b=amplify"]}, r"the method 'a\x07b' has characters that cannot be shown"),
+        ({"methods": ["none", "none:run_name=a\x07"]}, r"the method 'none:run_name=a\x07' has characters"),
         ({"methods": ["none", "m\udcfcch=amplify"]}, r"the method 'm\udcfcch' has characters that cannot be shown"),
         ({"methods": ["none", {"much": "amplify:alpha=1"}]}, "a method should be words such as"),
         ({"methods": ["none", "much="]}, "a method is empty"),

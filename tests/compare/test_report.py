@@ -18,8 +18,9 @@ from hf_mixup.compare import runner
 from hf_mixup.compare.evidence import Evidence, family_and_alpha
 from hf_mixup.compare.figures import DARK, PAPER, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
+from hf_mixup.compare.packing import pack
 from hf_mixup.compare.report import write_report
-from hf_mixup.compare.results import Results, pack
+from hf_mixup.compare.results import Results
 from hf_mixup.compare.sections import sections
 
 ROWS = 200
@@ -38,7 +39,12 @@ def run_line(
     """The line of a run that has the first rows right, as many as the accuracy says."""
     cell, labels = Cell(task, "minilm", size, noise, method, seed), np.arange(ROWS) % 4
     predictions = np.where(np.arange(ROWS) < round(accuracy * ROWS), labels, (labels + 1) % 4)
-    bins = {"count": [0, 50, 150], "confidence": [0.0, 0.5, 0.9], "accuracy": [0.0, 0.4, accuracy]}
+    empty = [0] * 12
+    bins = {
+        "count": [*empty, 0, 50, 150],
+        "confidence": [*empty, 0.0, 0.5, 0.9],
+        "accuracy": [*empty, 0.0, 0.4, accuracy],
+    }
     name, *pairs = method.split(":")
     flags = {f"mixup_{option}": value for option, value in (pair.split("=") for pair in pairs)}
     return {

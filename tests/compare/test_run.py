@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue_mixup
+from hf_mixup.compare import runner
 from hf_mixup.compare.data import load_cell_data
 from hf_mixup.compare.grid import Cell, make_grid
-from hf_mixup.compare.results import Results, jsonable, pack, unpack
-from hf_mixup.compare.run import measure, run_cell, train
+from hf_mixup.compare.packing import pack, unpack
+from hf_mixup.compare.results import Results, jsonable
+from hf_mixup.compare.run import measure, run_cell, train, where_it_ran
+from hf_mixup.compare.schema import read_line
 from tests.compare.conftest import OPTIONS
 from tests.data_files import labelled_pairs, write_csv
 from tests.script import QUIET
@@ -39,7 +43,12 @@ def cell_of(grid, method="none", **changes):
 
 
 def run(grid, cell):
-    return run_cell(cell, grid.tasks[cell.task], grid.models[cell.model], grid.run_options(cell))
+    found = run_cell(cell, grid.tasks[cell.task], grid.models[cell.model], grid.run_options(cell))
+    # Whatever it gives makes a whole line of results.
+    record = runner._job(grid, "run", cell, {}).record({"status": "done", "seconds": 1.0, **where_it_ran(), **found})
+    line = jsonable(record)
+    assert read_line(json.dumps(line).encode()) == line
+    return found
 
 
 @pytest.mark.parametrize("method", ["none", "amplify:alpha=1:ratio=beta"])

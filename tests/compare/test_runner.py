@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -26,6 +27,7 @@ from rich.console import Console
 from hf_mixup.compare import launchers, main, runner, tuning
 from hf_mixup.compare.grid import make_grid
 from hf_mixup.compare.launchers import perform
+from hf_mixup.compare.packing import pack
 from hf_mixup.compare.results import Results
 from hf_mixup.compare.runner import run_grid
 from hf_mixup.errors import UsageError
@@ -44,7 +46,15 @@ def lines_of(path: Path) -> list[dict]:
 def made_up_run(cell, task, model, options):
     """What a run is worth, without a run: numbers that follow from the cell."""
     accuracy = zlib.crc32(cell.key.encode()) % 1000 / 1000
-    return {"metrics": {"accuracy": accuracy, "f1_macro": accuracy / 2}, "measures": {"lr": options["learning_rate"]}}
+    return {
+        "rows": {"train": 20, "test": 1},
+        "metrics": {"accuracy": accuracy, "f1_macro": accuracy / 2},
+        "validation": {"accuracy": accuracy, "loss": 0.5},
+        "measures": {"temperature": None, "lr": float(options["learning_rate"])},
+        "cost": {"steps": 2, "step_seconds": 0.1},
+        "loss": [],
+        "test": {"labels": pack(np.array([1])), "predictions": pack(np.array([0]))},
+    }
 
 
 @pytest.fixture
@@ -232,14 +242,31 @@ def test_a_line_says_what_a_method_of_a_given_name_is(settings, tmp_path, task_f
 
 
 @pytest.mark.parametrize("method", [None, 5, ["amplify"], "", "garbage", "tmix:alpha=1", "amplify:alpha=abc"])
-def test_a_damaged_method_is_no_line_of_results(settings, tmp_path, in_this_process, method):
+def test_a_line_with_a_damaged_method_is_left_out(settings, tmp_path, in_this_process, method):
     path = tmp_path / "out.jsonl"
     go(make_grid({**settings, "methods": ["none", "much=amplify:alpha=1"], "seeds": "1"}), path)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines[1]["method"] = method
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"is no file of results \(line 2\)"):
-        Results(path)
+    results = Results(path)
+    assert list(results.lines) == [lines[0]["key"]] and "method" in results.damaged[2]
+
+
+def test_the_run_of_a_damaged_line_is_made_again_and_the_line_stays(grid, settings, tmp_path, in_this_process, capsys):
+    path = tmp_path / "out.jsonl"
+    whole = go(grid, path).lines
+    first, second, *others = path.read_bytes().splitlines(keepends=True)
+    damaged = first + second.replace(b'"steps": 2', b'"steps": -2') + b"".join(others)
+    path.write_bytes(damaged)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert main.main([str(tmp_path / "grid.yaml"), "--output", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert f"{path} has damaged lines, which are left out: line 2 (cost.steps is not a whole number" in said
+    assert path.read_bytes().startswith(damaged) and len(path.read_bytes().splitlines()) == 5
+    for line in (whole, again := Results(path).lines):
+        for each in line.values():
+            del each["seconds"]
+    assert again == whole
 
 
 def test_names_with_brackets_are_shown(settings, tmp_path, in_this_process, task_folder):
@@ -331,7 +358,7 @@ def test_tuning_comes_first_and_all_methods_get_as_many_trials(settings, tmp_pat
         assert run["tuned"] == tuned["best"] and set(tuned["best"]) - {"mixup_layers"} == names
         done = [trial for trial in tuned["trials"] if trial["state"] == "COMPLETE"]
         assert tuned["best"] == max(done, key=lambda trial: trial["value"])["flags"]
-        assert run["measures"]["lr"] == tuned["best"].get("learning_rate", "0.0002")
+        assert run["measures"]["lr"] == tuned["best"].get("learning_rate", 0.0002)
     for tuned in lines[:2]:
         assert tuned["trials"][0]["flags"]["learning_rate"] == 2e-5
         assert 7e-5 < tuned["best"]["learning_rate"] < 1.4e-4

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from hf_mixup.compare.results import pack
+from hf_mixup.compare.packing import pack
 from hf_mixup.compare.statistics import (
     Row,
     Setting,
@@ -28,6 +28,7 @@ def line(method: str, seed: int, correct: list[int], task: str = "trec", **measu
     cell = {"task": task, "model": "m", "size": "all", "noise": 0.0, "method": method, "seed": seed}
     return {
         "cell": cell,
+        "rows": {"test": len(correct)},
         "metrics": {"accuracy": float(np.mean(correct))},
         "measures": measures,
         "cost": {"step_seconds": 0.1},

@@ -18,7 +18,8 @@ from hf_mixup.compare import runner
 from hf_mixup.compare import suggest as suggesting
 from hf_mixup.compare.data import load_cell_data, split_off_test
 from hf_mixup.compare.grid import ARGUMENTS, Cell, Task, make_grid
-from hf_mixup.compare.results import Results, pack
+from hf_mixup.compare.packing import pack
+from hf_mixup.compare.results import Results
 from hf_mixup.compare.suggest import sentence, suggest
 from hf_mixup.errors import UsageError
 from hf_mixup.glue.arguments import parse_arguments
@@ -67,8 +68,9 @@ class World:
             content = {
                 "metrics": {"accuracy": right.mean()},
                 "validation": {"accuracy": self.accuracy[cell.method], "loss": 0.5},
-                "rows": {"train": rows},
+                "rows": {"train": rows, "test": TEST_ROWS},
                 "cost": {"steps": 10, "step_seconds": self.of_a_row * rows / 10},
+                "loss": [],
                 "test": {"labels": pack(labels), "predictions": pack(np.where(right, labels, (labels + 1) % 4))},
             }
             yield job, {**job.record({"status": "done", **content}), **where}

@@ -37,15 +37,15 @@ HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join)
 # What a file may be called on Linux.
 NAMES = HOSTILE.map(lambda text: text.replace("\x00", "").replace("/", "")).filter(lambda name: name.strip("."))
 LETTERS = st.text("abc", min_size=1, max_size=2)
-# Examples are short as they are; making them shorter would take minutes.
-QUICK = settings(
-    max_examples=10,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
-LONG = settings(QUICK, max_examples=60)
-LENGTHS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.slow)]
+LENGTHS = [1, pytest.param(12, marks=pytest.mark.slow)]
+
+
+def examples(count: int) -> settings:
+    """So many examples. They are short as they are; making them shorter would take minutes."""
+    checks = list(HealthCheck)
+    return settings(
+        max_examples=count, phases=[Phase.generate], report_multiple_bugs=False, suppress_health_check=checks
+    )
 
 
 def assert_seen(text: str, where: str, lines: bool = True) -> None:
@@ -89,11 +89,11 @@ def code_of(run: Callable[[], int]) -> int:
         return stop.code
 
 
-@pytest.mark.parametrize("effort", LENGTHS)
-def test_the_script(effort, tiny_bert_folder):
+@pytest.mark.parametrize("factor", LENGTHS)
+def test_the_script(factor, tiny_bert_folder):
     codes = set()
 
-    @effort
+    @examples(10 * factor)
     @given(
         labels=st.lists(HOSTILE | LETTERS, min_size=2, max_size=3, unique=True),
         plain=st.booleans(),
@@ -128,11 +128,11 @@ def test_the_script(effort, tiny_bert_folder):
     assert codes == {0, 2}
 
 
-@pytest.mark.parametrize("effort", LENGTHS)
-def test_the_report(effort):
+@pytest.mark.parametrize("factor", LENGTHS)
+def test_the_report(factor):
     codes = set()
 
-    @effort
+    @examples(3 * factor)
     @given(task=HOSTILE | LETTERS, method=HOSTILE | LETTERS, error=HOSTILE, value=HOSTILE, name=NAMES)
     def check(task, method, error, value, name):
         lines = [run_line(0.8, "none", seed, task=task) for seed in (1, 2)]
@@ -159,11 +159,11 @@ def test_the_report(effort):
     assert 0 in codes
 
 
-@pytest.mark.parametrize("effort", LENGTHS)
-def test_the_attention_page(effort, tiny_bert_folder):
+@pytest.mark.parametrize("factor", LENGTHS)
+def test_the_attention_page(factor, tiny_bert_folder):
     codes = set()
 
-    @effort
+    @examples(3 * factor)
     @given(text=HOSTILE, partner=HOSTILE, model=NAMES, out=NAMES)
     def check(text, partner, model, out):
         with fresh_folder() as folder, captured() as written:
@@ -184,10 +184,10 @@ def test_the_attention_page(effort, tiny_bert_folder):
     assert 0 in codes
 
 
-@pytest.mark.parametrize("effort", LENGTHS)
+@pytest.mark.parametrize("factor", LENGTHS)
 @pytest.mark.parametrize("command", ["demo", "train", "suggest", "compare", "report", "attention", "push", "methods"])
-def test_command_lines(effort, command):
-    @effort
+def test_command_lines(factor, command):
+    @examples(8 * factor)
     @given(words=st.lists(HOSTILE | st.sampled_from(["--model", "--output", "--tok", "--tasks"]), max_size=4))
     def check(words):
         with fresh_folder() as folder, captured() as written, pytest.MonkeyPatch.context() as patch:

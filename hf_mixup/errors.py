@@ -97,6 +97,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[matches[0]] if matches else None
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that occurs a second time, or None.
+
+    Example:
+        >>> repeated(["text", "label", "text"])
+        'text'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def cut(text: str, length: int = _VALUE) -> str:
     """Return a text for a message as `visible` shows it: its beginning and its length, if that is above `length`.
 

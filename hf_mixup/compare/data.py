@@ -215,12 +215,19 @@ def stratified_order(classes: NDArray[np.int64], generator: np.random.Generator)
         [0, 0, 1]
     """
     shuffled = generator.permutation(len(classes))
-    place = np.empty(len(classes))
-    for label in np.unique(classes):
-        own = shuffled[classes[shuffled] == label]
-        place[own] = (np.arange(len(own)) + 0.5) / len(own)
-        place[own[0]] = 0
-    return shuffled[np.argsort(place[shuffled], kind="stable")]
+    ranks, sizes = _ranks(classes[shuffled])
+    place = np.where(ranks == 0, 0, (ranks + 0.5) / sizes)
+    return shuffled[np.argsort(place, kind="stable")]
+
+
+def _ranks(classes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many rows of its class stand before each row, and how many its class has, each `[rows]`."""
+    order = np.argsort(classes, kind="stable")
+    _, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
+    ranks, sizes = np.empty((2, len(classes)), dtype=np.int64)
+    ranks[order] = np.arange(len(classes)) - np.repeat(starts, counts)
+    sizes[order] = np.repeat(counts, counts)
+    return ranks, sizes
 
 
 def flip_labels(
@@ -243,13 +250,13 @@ def flip_labels(
     Raises:
         UsageError: too few rows to keep each class.
     """
-    present = set(classes.tolist())
+    present = np.unique(classes)
     for _ in range(_TRIES):
         wrong = generator.permutation(len(classes))[: round(share * len(classes))]
         shifts = generator.integers(1, num_classes, len(classes))
         flipped = classes.copy()
         flipped[wrong] = (classes + shifts)[wrong] % num_classes
-        if present <= set(flipped.tolist()):
+        if np.bincount(flipped, minlength=num_classes)[present].all():
             return flipped
     raise UsageError(
         f"--noise {share:g} leaves no row of some class among {len(classes)} train rows; give less of it, or a larger "
@@ -288,16 +295,13 @@ def _first_rows(
     """The positions of the rows that a training size takes from the front of an order."""
     if size.endswith("-shot"):
         shots = int(size.removesuffix("-shot"))
-        ranks = np.empty(len(order), dtype=np.int64)
-        for label in np.unique(classes):
-            own = order[classes[order] == label]
-            ranks[own] = np.arange(len(own))
-            if len(own) < shots:
-                raise UsageError(
-                    f"--sizes {size} asks for {shots} rows of each class, and the task {task.name} has a class with "
-                    f"{len(own)} beside its validation rows; give at most that"
-                )
-        return np.flatnonzero(ranks < shots)
+        ranks, sizes = _ranks(classes[order])
+        if sizes.min() < shots:
+            raise UsageError(
+                f"--sizes {size} asks for {shots} rows of each class, and the task {task.name} has a class with "
+                f"{sizes.min()} beside its validation rows; give at most that"
+            )
+        return np.sort(order[ranks < shots])
     if size == "all":
         return order
     count = round(float(size[:-1]) / 100 * len(order)) if size.endswith("%") else int(size)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from hf_mixup.demo.run import MINILM, model_path
-from hf_mixup.errors import UsageError, cut, first_line, listed, nearest
+from hf_mixup.errors import UsageError, cut, first_line, listed, nearest, repeated
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file
 from hf_mixup.methods import METHODS
@@ -317,12 +317,12 @@ def _check_printable(name: str, what: str) -> None:
 
 
 def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
-    names = [task.name for task in tasks]
-    for name in names:
-        _check_printable(name, "task")
-        if names.count(name) > 1:
-            raise UsageError(f"two tasks are called {name}; name one of them otherwise, such as other={name}")
-    return dict(zip(names, tasks, strict=True))
+    for task in tasks:
+        _check_printable(task.name, "task")
+    twice = repeated(task.name for task in tasks)
+    if twice is not None:
+        raise UsageError(f"two tasks are called {twice}; name one of them otherwise, such as other={twice}")
+    return {task.name: task for task in tasks}
 
 
 def _make_task(entry: Any) -> Task:

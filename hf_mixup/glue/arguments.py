@@ -81,13 +81,13 @@ def _take_config_paths(argv: list[str]) -> tuple[list[str], list[str]]:
         return argv, []
     paths: list[str] = []
     others: list[str] = []
-    rest = list(argv)
-    while rest:
-        token = rest.pop(0)
+    rest = iter(argv)
+    for token in rest:
         if token == "--config":
-            if not rest:
+            path = next(rest, None)
+            if path is None:
                 raise UsageError("--config needs the path of a YAML or JSON file")
-            paths.append(rest.pop(0))
+            paths.append(path)
         elif token.startswith("--config="):
             paths.append(token.partition("=")[2])
         else:

@@ -18,7 +18,7 @@ from typing import Any
 from datasets import ClassLabel
 from transformers import PreTrainedConfig
 
-from hf_mixup.errors import UsageError, cut, listed, quoted
+from hf_mixup.errors import UsageError, cut, listed, quoted, repeated
 from hf_mixup.glue.loading import Split, parse_float, require_column
 from hf_mixup.glue.tasks import Task
 from hf_mixup.shown import visible
@@ -260,7 +260,8 @@ class Labels:
 
     def _encode_soft(self, split: Split) -> list[list[float]]:
         columns = [label_values(split, column) for column in self.columns]
-        order = [self.data_names.index(name) for name in self.names]
+        position = {name: index for index, name in enumerate(self.data_names)}
+        order = [position[name] for name in self.names]
         encoded = []
         for row, values in enumerate(zip(*columns, strict=True)):
             shares = [self._score(value, split, row) for value in values]
@@ -332,7 +333,7 @@ def labels_of_model(config: PreTrainedConfig, label_columns: tuple[str, ...], ta
     if task is not None:
         return task_labels(task, label_columns)
     names = model_names(config.id2label)
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise UsageError(
             f"the model has two labels of the name {quoted(twice)}; give them different names in id2label of its "
@@ -392,14 +393,14 @@ def _typed(cells: list[str], split: Split) -> list[Any]:
         return [_list_of(cell, split, row) for row, cell in enumerate(cells)]
     if all(_INTEGER.fullmatch(cell.strip()) for cell in cells):
         return [int(cell) for cell in cells]
-    words = [row for row, cell in enumerate(cells) if cell.strip().lower() in _MISSING_WORDS]
-    others = [parse_float(cell) for row, cell in enumerate(cells) if row not in set(words)]
+    is_word = [cell.strip().lower() in _MISSING_WORDS for cell in cells]
+    others = [parse_float(cell) for cell, word in zip(cells, is_word, strict=True) if not word]
     if None in others or not others:
         return cells
-    if words:
+    if any(is_word):
+        row = is_word.index(True)
         raise UsageError(
-            f"{split.row_name(words[0])}: the label {quoted(cells[words[0]])} is not a number, but the others are; "
-            "drop the row"
+            f"{split.row_name(row)}: the label {quoted(cells[row])} is not a number, but the others are; drop the row"
         )
     return others
 

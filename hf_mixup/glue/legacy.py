@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 
 from hf_mixup.errors import UsageError
@@ -32,9 +33,9 @@ def rewrite_legacy_flags(argv: list[str], known: Collection[str]) -> tuple[list[
     """
     rewritten: list[str] = []
     notices: list[str] = []
-    rest = list(argv)
+    rest = deque(argv)
     while rest:
-        token = rest.pop(0)
+        token = rest.popleft()
         name, has_value, value = token.partition("=")
         legacy = LEGACY_FLAGS.get(name[2:].replace("-", "_")) if name.startswith("--") else None
         if legacy is None or name in known:
@@ -46,12 +47,12 @@ def rewrite_legacy_flags(argv: list[str], known: Collection[str]) -> tuple[list[
     return rewritten, notices
 
 
-def _take_value(legacy: LegacyFlag, rest: list[str]) -> str | None:
+def _take_value(legacy: LegacyFlag, rest: deque[str]) -> str | None:
     """Take the flag's value off the command line, if it has one there."""
     if rest and legacy.switch:
-        return rest.pop(0) if rest[0].lower() in _TRUE + _FALSE else None
+        return rest.popleft() if rest[0].lower() in _TRUE + _FALSE else None
     if rest and not rest[0].startswith("--"):
-        return rest.pop(0)
+        return rest.popleft()
     # The old --use_auth_token may stand alone: the token of the login is used then, as always.
     if legacy.switch or legacy.name == "use_auth_token":
         return None

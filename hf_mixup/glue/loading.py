@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, DatasetInfo, load_dataset, load_from_
 from datasets.exceptions import DatasetGenerationError
 from sklearn.model_selection import train_test_split
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted, repeated
 from hf_mixup.glue.tasks import Task
 
 _ENDINGS = (".csv", ".json", ".jsonl")
@@ -44,6 +44,9 @@ class Split:
     def columns(self) -> list[str]:
         """The names of the columns in their order."""
         return list(self.data.column_names) if isinstance(self.data, Dataset) else list(self.data)
+
+    def __contains__(self, column: str) -> bool:
+        return column in (self.data.column_names if isinstance(self.data, Dataset) else self.data)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,7 +114,7 @@ def require_column(split: Split, column: str, role: str, flag: str) -> None:
     Raises:
         UsageError: if not; the sentence lists the columns it has and names the nearest one.
     """
-    if column in split.columns:
+    if column in split:
         return
     if len(split.columns) == 1:
         raise UsageError(
@@ -191,7 +194,7 @@ def _quoted_parser_error(error: pd.errors.ParserError) -> str:
 
 
 def _check_header(names: list[str], path: str) -> None:
-    twice = next((name for name in names if name and names.count(name) > 1), None)
+    twice = repeated(filter(None, names))
     if twice is not None:
         raise UsageError(f"{path} has the column {quoted(twice)} twice; rename or drop one of them")
     for mark, kind in ((";", "semicolon"), ("\t", "tab")):
@@ -366,7 +369,8 @@ def choose_text_columns(
         for column in task.text_columns:
             require_column(split, column, f"text column of task {task.name}", "--text_column_names")
         return task.text_columns
-    others = [name for name in split.columns if name not in label_columns]
+    labels = set(label_columns)
+    others = [name for name in split.columns if name not in labels]
     if "sentence1" in others and "sentence2" in others:
         return ("sentence1", "sentence2")
     texts = text_columns(split, others)

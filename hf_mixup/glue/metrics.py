@@ -22,6 +22,7 @@ from hf_mixup.glue.tasks import TASKS
 
 _INTEGER = datasets.Value("int64")
 _FLOAT = datasets.Value("float32")
+_MADE_UP_ROWS = 100
 
 
 def _module_info(description: str, citation: str, inputs: str, kind: Any) -> evaluate.MetricInfo:
@@ -220,8 +221,10 @@ def made_up_outputs(kind: str, num_labels: int, joined: bool = True) -> EvalPred
     if kind == "regression":
         scores, references = np.array([[0.0], [1.0], [2.0]]), np.array([0.0, 1.0, 2.5])
     else:
-        scores = 2 * np.eye(num_labels) - 1
-        references = np.arange(num_labels) if kind == "single" else np.eye(num_labels)
+        # A row for each class, but of many classes not a square.
+        rows = min(num_labels, _MADE_UP_ROWS)
+        scores = 2 * np.eye(rows, num_labels) - 1
+        references = np.arange(rows) if kind == "single" else np.eye(rows, num_labels)
     return EvalPrediction(scores, references) if joined else EvalPrediction([scores], [references])
 
 

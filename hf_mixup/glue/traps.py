@@ -45,13 +45,14 @@ def text_column_traps(split: Split, label_columns: Sequence[str], chosen: Sequen
     Returns:
         no sentence or one.
     """
-    found = text_columns(split, [name for name in split.columns if name not in label_columns])
+    others = dict.fromkeys(split.columns)
+    for name in label_columns:
+        others.pop(name, None)
+    found = text_columns(split, others)
     # With a single column there is no choice, and columns with these names are meant as a pair.
     if len(found) < 2 or tuple(chosen) == ("sentence1", "sentence2"):
         return []
-    labels = next(
-        ([str(label) for label in split.values(name)] for name in label_columns if name in split.columns), []
-    )
+    labels = next(([str(label) for label in split.values(name)] for name in label_columns if name in split), [])
     other = {name: _other_than_text(split.values(name), labels) for name in found}
     odd = [f"{cut(name)} looks like {other[name]}" for name in chosen if other[name]]
     left_out = [name for name in found if name not in chosen]

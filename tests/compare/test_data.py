@@ -29,6 +29,16 @@ def test_every_front_of_the_order_is_stratified_and_has_each_class(seed):
         assert (np.abs(found - size * shares) <= 2.5).all()
 
 
+def test_the_order_is_that_of_the_definition():
+    classes = np.random.default_rng(5).integers(0, 7, 60)
+    shuffled = np.random.default_rng(1).permutation(60).tolist()
+    places = {}
+    for label in range(7):
+        own = [row for row in shuffled if classes[row] == label]
+        places |= {row: 0 if k == 0 else (k + 0.5) / len(own) for k, row in enumerate(own)}
+    assert stratified_order(classes, np.random.default_rng(1)).tolist() == sorted(shuffled, key=places.__getitem__)
+
+
 def test_orders_of_other_seeds_differ():
     classes = np.arange(100) % 4
     orders = [tuple(stratified_order(classes, np.random.default_rng(seed)).tolist()) for seed in range(5)]

@@ -3,11 +3,13 @@
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from hf_mixup.shown import is_secret, visible
 
+# What the generators of numpy take.
+LARGEST_SEED = 2**32 - 1
 # A value of the user's data is recognized by its beginning; an exception that is quoted may say more.
 _VALUE, _QUOTE = 100, 400
 
@@ -68,11 +70,37 @@ def without_unknown_value(message: str) -> str:
     return re.sub(r"(?s)^(ambiguous option: [^=]*)=.* could match ", r"\1 could match ", message)
 
 
-def at_least_one(text: str) -> int:
-    """Read a flag that counts something, as a `type` for the parser."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
-    return int(text)
+def whole_number(text: str) -> int | None:
+    """Read a whole number that stands on a command line or in a file of settings.
+
+    Returns:
+        None for anything else, for digits such as ², and for more than 18 digits, which no option takes and of which
+        Python reads 4,300 at most.
+
+    Example:
+        >>> whole_number(" 12"), whole_number("²"), whole_number("1.0")
+        (12, None, None)
+    """
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) else None
+
+
+def whole_from(lowest: int, highest: int) -> Callable[[str], int]:
+    """Read a flag that counts something, as a `type` for the parser.
+
+    Example:
+        >>> whole_from(1, 256)("8")
+        8
+    """
+
+    def read(text: str) -> int:
+        value = whole_number(text)
+        if value is None or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f"{quoted(text)} should be a whole number of at least {lowest} and at most {highest}"
+            )
+        return value
+
+    return read
 
 
 def install_hint(extra: str) -> str:

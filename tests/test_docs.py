@@ -11,7 +11,8 @@ import torch
 from docs import generate
 from docs.generator import claims, results
 from hf_mixup.compare.evidence import Evidence
-from hf_mixup.compare.grid import make_grid, read_grid_file
+from hf_mixup.compare.grid import make_grid
+from hf_mixup.glue.settings import read_settings
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
 from hf_mixup.modeling.auto import MODELS
@@ -156,7 +157,7 @@ def test_the_grids_of_the_evidence_can_be_run_and_are_counted_as_they_are(data_f
     files = sorted((ROOT / "benchmarks" / "grids").glob("*.yaml"))
     assert {file.stem for file in files} == results.GRIDS.keys()
     for file in files:
-        settings = read_grid_file(str(file))
+        settings = read_settings(str(file), "grid file")
         assert {cell.key for cell in results.cells_of(settings)} == {cell.key for cell in make_grid(settings).cells()}
 
 

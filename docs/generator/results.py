@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from docs.generator.tables import DOCS, table
 from hf_mixup.compare.blocks import Section
 from hf_mixup.compare.evidence import Evidence
-from hf_mixup.compare.grid import Cell, method_name, parse_seeds, read_grid_file
+from hf_mixup.compare.grid import Cell, method_name, parse_seeds
 from hf_mixup.compare.report import markdown
 from hf_mixup.compare.results import Results
 from hf_mixup.compare.sections import sections
 from hf_mixup.demo.run import MINILM
+from hf_mixup.glue.settings import read_settings
 
 # The files of hf-mixup compare in docs/results, each with a page of its own in docs/evidence.
 GRIDS = {
@@ -154,7 +155,7 @@ def _progress() -> str:
 
 def _due_and_there(name: str) -> tuple[int, int]:
     """How many runs a grid has, and how many of them are there."""
-    due = cells_of(read_grid_file(str(DOCS.parent / "benchmarks" / "grids" / f"{name}.yaml")))
+    due = cells_of(read_settings(str(DOCS.parent / "benchmarks" / "grids" / f"{name}.yaml"), "grid file"))
     done = {run["key"] for run in evidence()[name].runs} if name in evidence() else set()
     return len(due), sum(cell.key in done for cell in due)
 

@@ -21,7 +21,16 @@ from hf_mixup.attention.maps import attention_maps
 from hf_mixup.attention.measures import measure_texts
 from hf_mixup.attention.passes import AMPLIFY_SITES, separator_ids
 from hf_mixup.demo.run import model_path
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
+from hf_mixup.errors import (
+    LARGEST_SEED,
+    OneSentenceParser,
+    UsageError,
+    as_one_line,
+    install_hint,
+    quoted,
+    whole_from,
+    whole_number,
+)
 from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder, check_writable
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
@@ -228,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--text", nargs="+", help="a text, or two that are read as a pair")
     what.add_argument("--file", help="a CSV or JSON file of texts")
     parser.add_argument("--partner", nargs="+", metavar="TEXT", help="what --text is mixed with")
-    parser.add_argument("--layer", type=int, help="for maps: the block, from 1")
+    parser.add_argument("--layer", type=whole_from(0, 10_000), help="for maps: the block, from 1")
     parser.add_argument("--head", type=_head, help="for maps: the head, from 0, or average (default: average)")
     parser.add_argument(
         "--mixup_lambda", type=_share, default=0.5, metavar="SHARE", help="the own text's share (default: 0.5)"
@@ -239,25 +248,24 @@ def _parser() -> argparse.ArgumentParser:
         default="attention",
         help="where amplify mixes: attention, as in the paper (default), or attention_block, as in the authors' code",
     )
-    parser.add_argument("--max_seq_length", type=int, default=128, help="texts are cut to this many tokens")
+    parser.add_argument(
+        "--max_seq_length", type=whole_from(1, 2**20), default=128, help="texts are cut to this many tokens"
+    )
     parser.add_argument("--text_column_names", help="for files: one or two columns, with a comma between them")
     parser.add_argument("--label_column_name", help="for files: the column that is no text (default: label)")
-    parser.add_argument("--seed", type=_seed, help=f"for files: who is mixed with whom (default: {_SEED})")
+    parser.add_argument(
+        "--seed", type=whole_from(0, LARGEST_SEED), help=f"for files: who is mixed with whom (default: {_SEED})"
+    )
     return parser
 
 
 def _head(text: str) -> int | str:
     if text == "average":
         return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be a number from 0, or average.")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be a whole number from 0.")
-    return int(text)
+    head = whole_number(text)
+    if head is None or head < 0:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is given, but it must be a number from 0, or average.")
+    return head
 
 
 def _share(text: str) -> float:
@@ -266,5 +274,5 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be a number from 0 to 1.")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is given, but it must be a number from 0 to 1.")
     return share

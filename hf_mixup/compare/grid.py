@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,12 +13,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_mixup.demo.run import MINILM, model_path
-from hf_mixup.errors import UsageError, cut, first_line, listed, nearest, repeated
+from hf_mixup.errors import UsageError, cut, listed, nearest, repeated, whole_number
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file
+from hf_mixup.glue.settings import option_text
 from hf_mixup.methods import METHODS
 from hf_mixup.shown import is_secret
 from hf_mixup.trainer import MixupTrainingArguments
@@ -29,7 +29,7 @@ _FILES = ("train", "validation", "test", "ood", "clean_train")
 _READING = ("text_column_names", "label_column_name", "task_name", "validation_split")
 _WEIGHTS = (".json", ".safetensors", ".bin")
 _ENDINGS = (".csv", ".json", ".jsonl")
-_MOST_SEEDS = 1000
+_MOST_SEEDS, _MOST_TRIALS, _MOST_CELLS = 1000, 10_000, 100_000
 # Of a given name of a method, which stands in the legends of figures.
 _LONGEST_NAME = 40
 # What every run has unless --options says otherwise: no checkpoints, quiet, and some fifty points of the loss curve.
@@ -156,27 +156,7 @@ class Grid:
         Those of the method go before the task's, and the task's before the grid's.
         """
         options = {**_DEFAULTS, **self.options, **self.tasks[cell.task].options, **self.methods[cell.method]}
-        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
-
-
-def read_grid_file(path: str) -> dict[str, Any]:
-    """Read the settings of a grid from a YAML file; see `make_grid`.
-
-    Raises:
-        UsageError: the file cannot be read or is no mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the grid file {path} cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"the grid file {path} is not valid YAML: {error.problem}{where}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"the grid file {path} is not valid YAML: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"the grid file {path} should hold a mapping such as 'tasks: [data/trec]'")
-    return content
+        return {name: option_text(value, name, mapping=True) for name, value in options.items()}
 
 
 def make_grid(settings: Mapping[str, Any]) -> Grid:
@@ -206,10 +186,10 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
     grid = Grid(
         tasks=tasks,
         methods=_make_methods(_as_list(settings["methods"])),
-        sizes=tuple(dict.fromkeys(map(_size, _as_list(settings.get("sizes", "all"))))),
-        noise=tuple(dict.fromkeys(map(_noise, _as_list(settings.get("noise", 0))))),
-        seeds=parse_seeds(_as_list(settings.get("seeds", "1-5"))),
-        models=_make_models(_as_list(settings.get("models", MINILM))),
+        sizes=tuple(dict.fromkeys(map(_size, _words(settings, "sizes", "all")))),
+        noise=tuple(dict.fromkeys(map(_noise, _words(settings, "noise", 0)))),
+        seeds=parse_seeds(_words(settings, "seeds", "1-5")),
+        models=_make_models(_words(settings, "models", MINILM)),
         options=_checked_options(settings.get("options") or {}, "--options"),
         tune=_tune(settings.get("tune", 0)),
     )
@@ -217,6 +197,11 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
         raise UsageError("the methods are compared with plain fine-tuning: add none to --methods")
     if not all((grid.sizes, grid.noise, grid.seeds, grid.models)):
         raise UsageError("the grid is empty: give at least one of sizes, noise, seeds and models")
+    axes = (grid.tasks, grid.methods, grid.sizes, grid.noise, grid.seeds, grid.models)
+    if math.prod(map(len, axes)) > _MOST_CELLS:
+        raise UsageError(
+            f"the grid has {math.prod(map(len, axes)):,} runs; give at most {_MOST_CELLS:,}, with shorter lists"
+        )
     return grid
 
 
@@ -232,12 +217,14 @@ def parse_seeds(words: Iterable[Any]) -> tuple[int, ...]:
     """
     seeds: list[int] = []
     for word in words:
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(word).strip())
+        match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", str(word).strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < 2**32:
-            raise UsageError(f"--seeds {word} is no seed and no range of seeds; give numbers such as 7 or 1-5")
-        if last - first >= _MOST_SEEDS:
-            raise UsageError(f"--seeds {word} has more than {_MOST_SEEDS} seeds; give a shorter range")
+            raise UsageError(
+                f"--seeds {cut(str(word))} is no seed and no range of seeds; give numbers such as 7 or 1-5"
+            )
+        if last - first + len(seeds) >= _MOST_SEEDS:
+            raise UsageError(f"--seeds {word} makes more than {_MOST_SEEDS} seeds; give a shorter range")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -300,6 +287,15 @@ def _weights(model: str) -> str:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _words(settings: Mapping[str, Any], axis: str, default: Any) -> list[Any]:
+    """The values of an axis, each of which is one word or number."""
+    words = _as_list(settings.get(axis, default))
+    for word in words:
+        if isinstance(word, (list, tuple, dict)) or word is None:
+            raise UsageError(f"{axis} of the grid should be a flat list of values, got {cut(str(word))} in it")
+    return words
 
 
 def _check_names(given: Iterable[Any], known: Sequence[str], what: str) -> None:
@@ -450,14 +446,16 @@ def _checked_options(options: Any, what: str) -> dict[str, Any]:
                 f"{cut(str(options[name]))}"
             )
     _check_names(options, sorted(_FLAGS - _SET_BY_GRID), what)
+    for name, value in options.items():
+        option_text(value, f"{name} in {what}", mapping=True)
     return dict(options)
 
 
 def _size(word: Any) -> str:
     text = str(word).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)(-shot)?", text)
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%|([0-9]{1,9})(-shot)?", text)
     if text != "all" and not match:
-        raise UsageError(f"--sizes {text} is no training size; give all, a share (10%), rows (600) or 8-shot")
+        raise UsageError(f"--sizes {cut(text)} is no training size; give all, a share (10%), rows (600) or 8-shot")
     if match and (float(match[1] or match[2]) == 0 or float(match[1] or 0) > 100):
         raise UsageError(f"--sizes {text} is out of range; give above 0, and at most 100%")
     return "all" if text == "100%" else text
@@ -469,14 +467,17 @@ def _noise(word: Any) -> float:
     except (TypeError, ValueError):
         share = -1.0
     if not 0 <= share < 1:
-        raise UsageError(f"--noise {word} is no share of wrong labels; give a number from 0 and below 1")
+        raise UsageError(f"--noise {cut(str(word))} is no share of wrong labels; give a number from 0 and below 1")
     return share
 
 
 def _tune(word: Any) -> int:
-    if isinstance(word, bool) or not str(word).isdigit():
-        raise UsageError(f"--tune {word} is no number of trials; give a whole number such as 20")
-    return int(word)
+    trials = None if isinstance(word, bool) else whole_number(str(word))
+    if trials is None or not 0 <= trials <= _MOST_TRIALS:
+        raise UsageError(
+            f"--tune {cut(str(word))} is no number of trials; give a whole number such as 20, at most {_MOST_TRIALS}"
+        )
+    return trials
 
 
 def _make_models(entries: Sequence[Any]) -> dict[str, str]:

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_mixup.compare.grid import Grid, make_grid, parse_options, read_grid_file
+from hf_mixup.compare.grid import Grid, make_grid, parse_options
 from hf_mixup.compare.launchers import LAUNCHERS
 from hf_mixup.compare.report import check_report, write_report
 from hf_mixup.compare.results import Results, primary_metric
 from hf_mixup.compare.run import check_runs
-from hf_mixup.compare.runner import run_grid
+from hf_mixup.compare.runner import MOST_JOBS, run_grid
 from hf_mixup.compare.statistics import Row, percent, summarize
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, whole_from
+from hf_mixup.glue.settings import read_settings
 from hf_mixup.shown import visible
 
 
@@ -117,7 +118,7 @@ def _table(measure: str, rows: Sequence[Row]) -> Table:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The grid file with the flags in place of what it says on the same axis."""
-    settings = read_grid_file(options.grid) if options.grid else {}
+    settings = read_settings(options.grid, "grid file") if options.grid else {}
     given = {name: getattr(options, name) for name in Grid.__dataclass_fields__ if getattr(options, name) is not None}
     if "options" in given and isinstance(settings.get("options") or {}, dict):
         given["options"] = {**(settings.get("options") or {}), **parse_options(given["options"])}
@@ -144,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, (metavar, text) in axes.items():
         parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=metavar, help=text)
     parser.add_argument("--tune", metavar="N", help="give each method N Optuna trials on the validation rows first")
-    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument(
+        "--jobs", type=whole_from(1, MOST_JOBS), default=1, metavar="N", help="runs at once (default: 1)"
+    )
     parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="where they run (default: local)")
     parser.add_argument("--retry", action="store_true", help="make runs that failed again")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write report.html and report.md there, too")

@@ -22,6 +22,7 @@ from hf_mixup.shown import visible
 
 # Tunings share a seed, so that all methods are tuned on the same rows.
 TUNING_SEED = 0
+MOST_JOBS = 256
 
 
 def run_grid(

@@ -23,10 +23,10 @@ from hf_mixup.compare.data import load_cell_data, split_off_test
 from hf_mixup.compare.grid import Cell, Grid, Task, make_grid, parse_options
 from hf_mixup.compare.results import Results, primary_metric
 from hf_mixup.compare.run import check_runs
-from hf_mixup.compare.runner import run_grid
+from hf_mixup.compare.runner import MOST_JOBS, run_grid
 from hf_mixup.compare.statistics import BASELINE, Row, summarize
 from hf_mixup.demo.run import MINILM
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, quoted, whole_from
 from hf_mixup.glue.loading import check_file, load_local_split
 from hf_mixup.shown import visible
 
@@ -51,6 +51,8 @@ _MARGIN = 1.2
 # Fewer seeds than these in the last round hardly ever tell anything.
 _LAST_SEEDS = 4
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+# A year.
+_LONGEST_BUDGET = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -394,12 +396,14 @@ def _compare(
 
 
 def _budget(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not match or not float(match[1]):
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < seconds <= _LONGEST_BUDGET:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; give a number with a unit, such as 90s, 30m or 2h (s, m or h)"
+            f"{quoted(text)} is no time; give a number with a unit, such as 90s, 30m or 2h (s, m or h), at most "
+            f"{_LONGEST_BUDGET // 3600}h"
         )
-    return float(match[1]) * _UNITS[match[2]]
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -429,7 +433,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLAG=VALUE",
         help="flags of run_glue_mixup.py for all runs, such as num_train_epochs=3",
     )
-    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument(
+        "--jobs", type=whole_from(1, MOST_JOBS), default=1, metavar="N", help="runs at once (default: 1)"
+    )
     parser.add_argument(
         "--output",
         type=Path,

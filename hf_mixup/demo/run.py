@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
@@ -29,7 +29,7 @@ import run_glue_mixup
 from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
 from hf_mixup.demo.data import Request, generate, write
 from hf_mixup.demo.templates import INTENTS
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
+from hf_mixup.errors import LARGEST_SEED, OneSentenceParser, UsageError, as_one_line, install_hint, whole_from
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.shown import python_string, visible
 from hf_mixup.trainer import NonFiniteLossError
@@ -208,8 +208,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=Path("mixup_demo"),
         help="folder for data, models and results: new, empty, or that of an earlier demo, which is replaced",
     )
-    parser.add_argument("--seed", type=_at_least(0), default=42, help="seed of the data and of all three trainings")
-    parser.add_argument("--epochs", type=_at_least(1), default=5, help="passes over the training data")
+    parser.add_argument(
+        "--seed", type=whole_from(0, LARGEST_SEED), default=42, help="seed of the data and of all three trainings"
+    )
+    parser.add_argument("--epochs", type=whole_from(1, 1000), default=5, help="passes over the training data")
     parser.add_argument(
         "--model",
         default=argparse.SUPPRESS,
@@ -217,19 +219,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.set_defaults(model=None)
     return parser.parse_args(argv)
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = lowest - 1
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be an integer of at least {lowest}.")
-        return value
-
-    return integer
 
 
 def _claim(output_dir: Path) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 
 from hf_mixup.errors import (
     UsageError,
     as_one_line,
     cut,
-    first_line,
     listed,
     nearest,
     quoted,
@@ -23,6 +19,7 @@ from hf_mixup.errors import (
     without_unknown_value,
 )
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
+from hf_mixup.glue.settings import option_text, read_settings
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 
@@ -67,6 +64,11 @@ class _Parser(HfArgumentParser):
         # A value may be long, the list of what is allowed too.
         raise UsageError(cut(without_unknown_value(message), 1000))
 
+    def takes_mapping(self, action: argparse.Action) -> bool:
+        """Whether the value of a flag may be a mapping."""
+        # The types of its fields are those that argparse knows.
+        return any("dict" in str(get_type_hints(each).get(action.dest)) for each in self.dataclass_types)
+
     def flags(self) -> list[str]:
         """All flags with their dashes."""
         return [flag for action in self._actions for flag in action.option_strings]
@@ -95,29 +97,12 @@ def _take_config_paths(argv: list[str]) -> tuple[list[str], list[str]]:
     return paths, others
 
 
-def _read_config(path: str) -> dict[str, Any]:
-    """Read a flat mapping from a YAML or JSON file."""
-    if not path.lower().endswith(_CONFIG_ENDINGS):
-        raise UsageError(f"the file of settings {path} should end in .yaml, .yml or .json")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = json.loads(text) if path.lower().endswith(".json") else yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(f"the file of settings {path} cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"the file of settings {path} is not valid: {error.problem}{where}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"the file of settings {path} is not valid: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"the file of settings {path} should hold one mapping of flag names to values")
-    return content
-
-
 def _config_to_argv(path: str, parser: _Parser) -> list[str]:
     """Write the settings of a file as the flags that say the same."""
+    if not path.lower().endswith(_CONFIG_ENDINGS):
+        raise UsageError(f"the file of settings {path} should end in .yaml, .yml or .json")
     argv: list[str] = []
-    for key, value in _read_config(path).items():
+    for key, value in read_settings(path, "file of settings").items():
         legacy = LEGACY_FLAGS.get(str(key).replace("-", "_"))
         action = parser.action_of(f"--{key}") or (legacy and parser.action_of(f"--{legacy.now}"))
         if key == "config" or (action is None and legacy is None):
@@ -127,29 +112,21 @@ def _config_to_argv(path: str, parser: _Parser) -> list[str]:
                 hint = "; keys are flat, such as mixup_alpha"
             raise UsageError(f"{path} has the key {cut(str(key))}, which is no flag of this script{hint}")
         if value is not None:
-            argv += _flag_tokens(key, value, action)
+            argv += _flag_tokens(path, key, value, action, parser)
     return argv
 
 
-def _flag_tokens(key: str, value: Any, action: argparse.Action | None) -> list[str]:
+def _flag_tokens(path: str, key: str, value: Any, action: argparse.Action | None, parser: _Parser) -> list[str]:
     nargs = None if action is None else action.nargs
+    name = f"{key} in {path}"
     if nargs == 0:
         return [f"--{key}"] if value else []
-    if isinstance(value, list):
-        words = [_word(entry, action) for entry in value]
-        return [f"--{key}", *words] if nargs == "+" else [f"--{key}={','.join(words)}"]
-    return [f"--{key}={_word(value, action)}"]
-
-
-def _word(value: Any, action: argparse.Action | None) -> str:
-    if isinstance(value, bool):
+    if value is False and action is not None and "no" in (action.choices or ()):
         # YAML reads a bare `no` as false: `eval_strategy: no` means the strategy called "no".
-        if value is False and action is not None and "no" in (action.choices or ()):
-            return "no"
-        return str(value).lower()
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return str(value)
+        return [f"--{key}=no"]
+    if isinstance(value, list) and nargs == "+":
+        return [f"--{key}", *(option_text(entry, f"an entry of {name}") for entry in value)]
+    return [f"--{key}={option_text(value, name, action is not None and parser.takes_mapping(action))}"]
 
 
 def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:

@@ -289,7 +289,7 @@ def test_without_separators_there_is_no_share(tiny_bert):
         ((*PAIR, "--mixup_lambda", "nan"), "'nan' is given, but it must be a number from 0 to 1"),
         ((*PAIR, "--mixup_site", "pooled"), "invalid choice: 'pooled'"),
         ((*PAIR, "--max_seq_length", "2"), "--max_seq_length 2 leaves no token for each text; give at least 3"),
-        ((*PAIR, "--seed", "x"), "'x' is given, but it must be a whole number from 0"),
+        ((*PAIR, "--seed", "x"), "'x' should be a whole number of at least 0"),
         (("--file", "nowhere.csv"), "--file nowhere.csv does not exist; check the path"),
         (("--file", "texts.txt"), "should be a file that ends in .csv, .json or .jsonl"),
         (("--file", "texts.csv", "--layer", "2"), "--layer goes with --text and not with --file; leave one"),
@@ -314,7 +314,7 @@ def test_mistakes_in_files_and_folders(call, tmp_path, write_csv):
         (("--file", one), "has one text; give two or more"),
         (("--file", column, "--text_column_names", "sentense"), "did you mean --text_column_names sentence?"),
         (("--file", empty), "has no text in column 'sentence'"),
-        (("--file", column, "--seed", "-1"), "'-1' is given, but it must be a whole number from 0"),
+        (("--file", column, "--seed", "-1"), "'-1' should be a whole number of at least 0"),
     ):
         code, _, err = call(*flags)
         assert code == 2 and wanted in err and err.count("\n") == 1, err

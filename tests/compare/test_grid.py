@@ -12,8 +12,9 @@ import yaml
 
 from hf_mixup.cli import main
 from hf_mixup.compare import run
-from hf_mixup.compare.grid import make_grid, parse_seeds, read_grid_file
+from hf_mixup.compare.grid import make_grid, parse_seeds
 from hf_mixup.errors import UsageError
+from hf_mixup.glue.settings import read_settings
 from tests.data_files import write_csv
 
 
@@ -38,7 +39,7 @@ def test_a_range_of_seeds_that_nobody_means():
 def test_flags_and_grid_files_say_the_same(settings, tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-    assert make_grid(read_grid_file(str(file))) == make_grid(settings)
+    assert make_grid(read_settings(str(file), "grid file")) == make_grid(settings)
 
 
 def test_options_of_the_method_go_before_the_task_s_and_these_before_the_grid_s(settings, task_folder):
@@ -149,14 +150,14 @@ def test_two_tasks_and_two_models_of_one_name(settings, task_folder, tiny_robert
 
 @pytest.mark.parametrize(
     ("content", "wanted"),
-    [("- 1\n", "should hold a mapping"), ("a: [1\n", "is not valid YAML"), (None, "cannot be read")],
+    [("- 1\n", "should hold one mapping"), ("a: [1\n", "is not valid YAML"), (None, "cannot be read")],
 )
 def test_grid_files_that_are_none(tmp_path, content, wanted):
     file = tmp_path / "grid.yaml"
     if content is not None:
         file.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=wanted):
-        read_grid_file(str(file))
+        read_settings(str(file), "grid file")
 
 
 @pytest.fixture

@@ -180,9 +180,9 @@ def test_other_mistakes_get_one_sentence_and_nothing_is_written(tmp_path, tiny_b
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--epochs", "0"], "'0' is given, but it must be an integer of at least 1"),
-        (["--seed", "-1"], "'-1' is given, but it must be an integer of at least 0"),
-        (["--seed", "one"], "'one' is given"),
+        (["--epochs", "0"], "'0' should be a whole number of at least 1"),
+        (["--seed", "-1"], "'-1' should be a whole number of at least 0"),
+        (["--seed", "one"], "'one' should be a whole number"),
         (["--epoch_count", "3"], "unknown flag --epoch_count"),
     ],
 )

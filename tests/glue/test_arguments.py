@@ -118,7 +118,7 @@ def test_mistakes_are_one_sentence(argv, sentence):
         ),
         ("a.yaml", "config: other.yaml\n", "the key config"),
         ("a.yaml", "- seed\n", "one mapping"),
-        ("a.yaml", "seed: [1\n", "is not valid: expected ',' or ']', but got '<stream end>' in line 2"),
+        ("a.yaml", "seed: [1\n", "is not valid YAML: expected ',' or ']', but got '<stream end>' in line 2"),
         ("a.yaml", "seed: 1\n\tlog: x\n", "in line 2"),
         ("a.yaml", "mixup: {alpha: 1}\n", "the key mixup, which is no flag of this script; keys are flat"),
         ("a.yaml", "!!python/object/apply:os.system ['true']\n", "is not valid"),

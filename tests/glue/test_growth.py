@@ -89,7 +89,7 @@ def ids_of_a_model(folder, size):
 
     def read():
         labels = labels_of_model(config, LABEL, None)
-        labels.ordered_as({n: name for n, name in enumerate(reversed(names.values()))}).encode(split)
+        labels.ordered_as(dict(enumerate(reversed(names.values())))).encode(split)
 
     return read
 
@@ -161,7 +161,6 @@ def test_time_grows_with_the_size(tmp_path, case):
     quarter, half, whole = (min(seconds(work) for _ in range(2)) for work in works)
     # Four times the rows: 16 times the time if it grew with the square, a little more than 4 with sorting.
     assert whole < 8 * max(quarter, 0.05) and half < 4 * max(quarter, 0.05)
-    print(f"{case.__name__}: {quarter:.2f} s, {half:.2f} s, {whole:.2f} s")
 
 
 def test_made_up_outputs_of_many_classes_are_no_square():

@@ -87,6 +87,9 @@ from hf_mixup.trainer.saving import read_results
 
 logger = logging.getLogger(__name__)
 
+# What transformers raises for files of a model that are something else than it expects.
+MALFORMED = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 
 @dataclass
 class ModelArguments:
@@ -575,7 +578,7 @@ def load_config(model_args: ModelArguments, num_labels: int | None) -> PreTraine
         return AutoConfig.from_pretrained(name, **outputs, **hub_options(model_args))
     except StrictDataclassError as error:
         raise UsageError(f"the configuration of {name} could not be loaded: {as_one_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except MALFORMED as error:
         raise UsageError(f"the configuration of {name} could not be loaded: {first_line(error)}") from error
 
 
@@ -614,19 +617,19 @@ def load_tokenizer_and_model(
             use_fast=model_args.use_fast_tokenizer,
             **hub_options(model_args),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except MALFORMED as error:
         raise UsageError(f"the tokenizer of {tokenizer_name} could not be loaded: {first_line(error)}") from error
     options = {"pretrained_model_name_or_path": name, "config": config, **hub_options(model_args)}
     mixes = training_args.mixup().site is not None
     auto_class = AutoMixupModelForSequenceClassification if mixes else AutoModelForSequenceClassification
     try:
         model = auto_class.from_pretrained(**options, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the model {name} could not be loaded: {first_line(error)}") from error
     except KeyError as error:
         raise UsageError(
             f"the model {name} could not be loaded: its configuration holds the unknown {error}"
         ) from error
+    except MALFORMED as error:
+        raise UsageError(f"the model {name} could not be loaded: {first_line(error)}") from error
     except (SafetensorError, UnpicklingError, EOFError) as error:
         raise UsageError(f"the model {name} could not be loaded: its weights are damaged; copy them anew") from error
     except RuntimeError as error:

@@ -495,6 +495,26 @@ BROKEN_MODELS = {
     "no words": ("tokenizer.json", None, "has no words"),
     "broken tokenizer": ("tokenizer.json", lambda content: content[:500], "could not be loaded: Unterminated string"),
     "another file as tokenizer": ("tokenizer.json", lambda content: b'{"a": 1}', "could not be loaded"),
+    "a deep configuration": (CONFIG, lambda content: b'{"a": ' * 20_000, "is no JSON object; copy it again"),
+    "a list as configuration": (CONFIG, lambda content: b"[1]", "is no JSON object; copy it again"),
+    "a deep tokenizer": ("tokenizer.json", lambda content: b"[" * 20_000, "could not be loaded: maximum recursion"),
+    "a number as tokenizer": ("tokenizer.json", lambda content: b"7", "could not be loaded"),
+    "a list as settings of the tokenizer": ("tokenizer_config.json", lambda content: b"[1]", "is no JSON object"),
+    "layers without an end": (
+        CONFIG,
+        lambda content: re.sub(rb'num_hidden_layers": \d+', b'num_hidden_layers": 1000000000000', content),
+        "has num_hidden_layers 1000000000000, which no model has; correct it to a number from 1 to 10000",
+    ),
+    "a negative size": (
+        CONFIG,
+        lambda content: content.replace(b'hidden_size": 32', b'hidden_size": -1'),
+        "has hidden_size -1, which no model has",
+    ),
+    "labels that are no names": (
+        CONFIG,
+        lambda content: content.replace(b'"vocab_size"', b'"id2label": [1], "vocab_size"'),
+        "could not be loaded",
+    ),
 }
 
 

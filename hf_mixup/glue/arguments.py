@@ -19,7 +19,7 @@ from hf_mixup.errors import (
     without_unknown_value,
 )
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
-from hf_mixup.glue.settings import option_text, read_settings
+from hf_mixup.glue.settings import check_mapping, option_text, read_settings
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 
@@ -42,6 +42,7 @@ def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tup
     """
     parser = _Parser(dataclass_types, prog="run_glue_mixup.py", allow_abbrev=True)
     parser.add_argument("--config", help="A YAML or JSON file of flags; flags on the command line go before it.")
+    parser.check_mappings()
     config_paths, argv = _take_config_paths(list(argv))
     known = parser.flags()
     settings = [token for path in config_paths for token in _config_to_argv(path, parser)]
@@ -50,7 +51,7 @@ def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tup
         *parsed, _, unknown = parser.parse_args_into_dataclasses(
             argv, return_remaining_strings=True, look_for_args_file=False
         )
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError, OSError) as error:
         raise UsageError(as_one_line(error)) from error
     if unknown:
         raise UsageError(unknown_words(unknown, [*known, *(f"--{name}" for name in LEGACY_FLAGS)]))
@@ -64,6 +65,12 @@ class _Parser(HfArgumentParser):
         # A value may be long, the list of what is allowed too.
         raise UsageError(cut(without_unknown_value(message), 1000))
 
+    def check_mappings(self) -> None:
+        """Have the values of flags that take mappings checked where they are read, with the name of the flag."""
+        for action in self._actions:
+            if action.type is str and self.takes_mapping(action):
+                action.type = _kwargs if action.dest.endswith("_kwargs") else _mapping
+
     def takes_mapping(self, action: argparse.Action) -> bool:
         """Whether the value of a flag may be a mapping."""
         # The types of its fields are those that argparse knows.
@@ -76,6 +83,19 @@ class _Parser(HfArgumentParser):
     def action_of(self, flag: str) -> argparse.Action | None:
         """What argparse does for a flag."""
         return next((action for action in self._actions if flag in action.option_strings), None)
+
+
+def _mapping(text: str) -> str:
+    try:
+        return check_mapping(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _kwargs(text: str) -> str:
+    if not text.startswith("{"):
+        raise argparse.ArgumentTypeError(f'{quoted(text)} should be a JSON object such as {{"name": 1}}')
+    return _mapping(text)
 
 
 def _take_config_paths(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from hf_mixup.errors import UsageError, listed
+from hf_mixup.errors import UsageError, cut, listed
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import PART_PREFIX, CheckpointError, whole_checkpoint
 from hf_mixup.trainer.saving import ALL_RESULTS
@@ -29,6 +29,24 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
     "adapter_config.json",
 )
+# Each is one small object; tokenizer.json, a large one, is left to its reader.
+_MODEL_JSON = (
+    "config.json",
+    "adapter_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+# The largest sizes that a configuration may have: what it makes of larger ones never ends, or fills the memory.
+_SIZES = {
+    "hidden_size": 2**20,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 10_000,
+    "max_position_embeddings": 2**30,
+    "vocab_size": 2**30,
+    "num_labels": 10_000_000,
+}
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 
@@ -142,6 +160,23 @@ def check_model_folder(name_or_path: str, config_name: str | None, tokenizer_nam
         )
     if tokenizer_name is None and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
         raise UsageError(f"the model folder {name_or_path} has no tokenizer files; give --tokenizer_name")
+    for name in _MODEL_JSON:
+        if (folder / name).is_file() and _json_object(folder / name) is None:
+            raise UsageError(f"the {name} of the model folder {name_or_path} is no JSON object; copy it again")
+    if (folder / "config.json").is_file():
+        _check_sizes(_json_object(folder / "config.json"), name_or_path)
+
+
+def _check_sizes(config: dict, name: str) -> None:
+    for key, value in config.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        lowest, highest = (1, _SIZES[key]) if key in _SIZES else (-(2**31), 2**31)
+        if not lowest <= value <= highest:
+            raise UsageError(
+                f"config.json of the model folder {name} has {cut(key)} {cut(str(value))}, which no model has; "
+                f"correct it to a number from {lowest} to {highest}"
+            )
 
 
 def longest_input(model: PreTrainedModel) -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from transformers import PreTrainedConfig
-from transformers.trainer_utils import IntervalStrategy
+import torch
+from transformers import PreTrainedConfig, get_scheduler
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
-from hf_mixup.errors import UsageError, as_one_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing.ratios import BatchWeights
 from hf_mixup.modeling.auto import MODELS
@@ -41,11 +42,28 @@ def check_ranges(training_args: MixupTrainingArguments) -> None:
         if value is not None and not lowest <= value < bound:
             above = "" if bound == math.inf else f" and below {bound}"
             raise UsageError(f"--{name} should be at least {lowest}{above}, got {value}")
+    _check_schedule(training_args)
     if training_args.max_steps <= 0 and not 0 < training_args.num_train_epochs < math.inf:
         raise UsageError(
             f"--num_train_epochs should be above 0, got {training_args.num_train_epochs}; "
             "or give the number of steps with --max_steps"
         )
+
+
+def _check_schedule(training_args: MixupTrainingArguments) -> None:
+    """Make the schedule of the learning rate once, for a model of one weight."""
+    name, options = training_args.lr_scheduler_type, training_args.lr_scheduler_kwargs
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    try:
+        schedule = get_scheduler(name, optimizer, 1, 10, options)
+        for _ in range(0 if name == SchedulerType.REDUCE_ON_PLATEAU else 9):
+            optimizer.step()
+            schedule.step()
+    except (ValueError, TypeError, ArithmeticError, KeyError) as error:
+        raise UsageError(
+            f"--lr_scheduler_type {name.value} cannot be made with --lr_scheduler_kwargs {cut(str(options))}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def check_label_options(kind: str, num_labels: int, training_args: MixupTrainingArguments) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
@@ -60,6 +61,34 @@ def read_settings(path: str, what: str) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"the {what} {cut(path)} should hold one mapping of names to values, such as seed: 1")
     return content
+
+
+def check_mapping(text: str) -> str:
+    """Check the value of a flag that takes a mapping: a JSON object, or the path of a file that holds one.
+
+    Returns:
+        The same text. That of a path which is no file may mean something else, and is not looked at.
+
+    Raises:
+        UsageError: it is not valid, or holds too much.
+
+    Example:
+        >>> check_mapping('{"split_batches": true}')
+        '{"split_batches": true}'
+    """
+    if not text.startswith("{"):
+        if os.path.isfile(text):
+            read_settings(text, "file")
+        return text
+    try:
+        _from_json(text)
+    except _TooMuch as error:
+        raise UsageError(f"{cut(text)} {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{cut(text)} is nested too deeply; {_FLAT}") from error
+    except ValueError as error:
+        raise UsageError(f"{cut(text)} is not valid JSON: {first_line(error)}") from error
+    return text
 
 
 def option_text(value: Any, name: str, mapping: bool = False) -> str:

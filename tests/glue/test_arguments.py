@@ -25,6 +25,25 @@ def parse(*argv):
     return parse_arguments(argv, TYPES)[0]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--accelerator_config", '{"a":' * 20_000], "--accelerator_config/--accelerator-config: {"),
+        (["--accelerator_config", '{"a"'], "is not valid JSON"),
+        (["--accelerator_config", "{deep.json}"], "is nested too deeply"),
+        (["--lr_scheduler_kwargs", "nowhere.json"], "'nowhere.json' should be a JSON object"),
+        (["--lr_scheduler_kwargs", '{"a": ' + "9" * 5000 + "}"], "has the number 9999"),
+        (["--fsdp_config", '{"a": [' + "1," * 10_001 + "1]}"], "holds more than 10,000 values"),
+    ],
+)
+def test_a_mapping_that_is_none_is_one_sentence_with_its_flag(tmp_path, words, sentence):
+    write(tmp_path / "deep.json", '{"a":' * 20_000)
+    words = [str(tmp_path / word[1:-1]) if word == "{deep.json}" else word for word in words]
+    with pytest.raises(UsageError) as caught:
+        parse("--model_name_or_path", "m", "--output_dir", str(tmp_path), *words)
+    assert sentence in str(caught.value) and words[0] in str(caught.value) and len(str(caught.value)) < 500
+
+
 def write(path, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return str(path)

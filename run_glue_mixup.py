@@ -45,6 +45,7 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed
+from hf_mixup.files import written_beside
 from hf_mixup.glue.arguments import parse_arguments, split_names
 from hf_mixup.glue.faults import fault_sentence, tell, watch_the_background
 from hf_mixup.glue.folders import (
@@ -82,7 +83,6 @@ from hf_mixup.trainer import (
     NonFiniteLossError,
     save_on_sigterm,
 )
-from hf_mixup.trainer.checkpoints import written_beside
 from hf_mixup.trainer.saving import read_results
 
 logger = logging.getLogger(__name__)

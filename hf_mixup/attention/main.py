@@ -31,8 +31,9 @@ from hf_mixup.errors import (
     whole_from,
     whole_number,
 )
+from hf_mixup.files import check_writable, written_beside
 from hf_mixup.glue.arguments import split_names
-from hf_mixup.glue.folders import check_model_folder, check_writable
+from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
 from hf_mixup.modeling.sequence_classification import MixupModel
 from hf_mixup.shown import visible
@@ -113,8 +114,10 @@ def _draw(options: argparse.Namespace) -> list[Path]:
         f"below block {options.layer}" + (", that is nothing" if options.layer == 1 else ""),
     }
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    save_figure(maps, f"Attention at {place}", files[0])
-    files[1].write_text(page(maps, f"Attention at {place}", facts), encoding="utf-8")
+    with written_beside(files[0]) as file:
+        save_figure(maps, f"Attention at {place}", file)
+    with written_beside(files[1]) as file:
+        file.write_text(page(maps, f"Attention at {place}", facts), encoding="utf-8")
     return files
 
 
@@ -143,7 +146,8 @@ def _measure(options: argparse.Namespace) -> list[Path]:
         "separators": tokenizer.convert_ids_to_tokens(separator_ids(tokenizer)),
     }
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    with written_beside(file) as beside:
+        beside.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     Console(markup=False).print(_table(rows, settings))
     return [file]
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_mixup.compare.results import Results
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, install_hint
-from hf_mixup.glue.folders import check_writable
+from hf_mixup.files import check_writable, written_beside
 from hf_mixup.shown import code_block, visible, visible_lines
 from hf_mixup.shown import markdown as markdown_text
-from hf_mixup.trainer.checkpoints import written_beside
 
 if TYPE_CHECKING:
     from hf_mixup.compare.blocks import Section

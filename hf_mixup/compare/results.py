@@ -54,12 +54,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from hf_mixup.compare.grid import Cell, Grid, method_words
 from hf_mixup.compare.schema import read_line
 from hf_mixup.errors import UsageError, listed
-from hf_mixup.glue.folders import check_writable
+from hf_mixup.files import alone, check_writable
 from hf_mixup.shown import visible
 
 _START = b'{"key": '
@@ -165,19 +164,12 @@ class Results:
         """No other process adds to the file inside.
 
         Raises:
-            UsageError: one does already.
+            UsageError: one does already, or the lock file cannot be made.
         """
-        lock = FileLock(f"{self.path}.lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UsageError(
-                f"another command writes to --output {self.path}; wait until it ends, or give another file"
-            ) from None
-        try:
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        busy = f"another command writes to --output {self.path}; wait until it ends, or give another file"
+        with alone(lock, busy):
             yield
-        finally:
-            lock.release()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line, and wait until it is on the disk.

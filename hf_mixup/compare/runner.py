@@ -18,6 +18,7 @@ from rich.table import Table
 from hf_mixup.compare.grid import Cell, Grid
 from hf_mixup.compare.launchers import LAUNCHERS, Job
 from hf_mixup.compare.results import Results, primary_metric
+from hf_mixup.files import refuse_links
 from hf_mixup.shown import visible
 
 # Tunings share a seed, so that all methods are tuned on the same rows.
@@ -50,6 +51,7 @@ def run_grid(
         UsageError: another process writes to the file of results, or it cannot be written.
     """
     log = results.path.with_name(f"{results.path.name}.log")
+    refuse_links([log])
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(grid, results, at_once)
     if not console.is_terminal:

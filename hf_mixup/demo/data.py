@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_mixup.demo.templates import CLOSERS, INTENTS, OPENERS, SLOTS
+from hf_mixup.files import written_beside
 
 TRAIN_ROWS_PER_TEMPLATE = 3
 TEST_ROWS_PER_TEMPLATE = 6
@@ -104,7 +105,7 @@ def write(data: DemoData, folder: str | Path) -> dict[str, Path]:
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -7,7 +7,6 @@ through `run_glue_mixup.main`, the evaluation through plain transformers.
 import argparse
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -27,13 +26,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue_mixup
 from hf_mixup.compare import expected_calibration_error, negative_log_likelihood
-from hf_mixup.demo.data import Request, generate, write
+from hf_mixup.demo.data import DemoData, Request, generate, write
 from hf_mixup.demo.templates import INTENTS
 from hf_mixup.errors import LARGEST_SEED, OneSentenceParser, UsageError, as_one_line, install_hint, whole_from
+from hf_mixup.files import LOCK, alone, refuse_links, remove_folder, written_beside
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.shown import python_string, visible
 from hf_mixup.trainer import NonFiniteLossError
-from hf_mixup.trainer.checkpoints import written_beside
 
 # The demo knows its own output directory by this file, which it writes first.
 SETTINGS_FILE = "demo_settings.json"
@@ -160,9 +159,18 @@ def _demo(options: argparse.Namespace, console: Console) -> None:
     data = generate(options.seed)
     output_dir: Path = options.output_dir
     _claim(output_dir)
+    busy = f"another demo writes into --output_dir {output_dir}; wait until it ends, or give another folder"
+    with alone(output_dir / LOCK, busy):
+        _compare(options, model, data, console)
+
+
+def _compare(options: argparse.Namespace, model: str, data: DemoData, console: Console) -> None:
+    """Train the models one after the other, and show what came of it."""
+    output_dir: Path = options.output_dir
     settings = {"model": model, "seed": options.seed, "epochs": options.epochs, "data": "synthetic"}
     _write_json(output_dir / SETTINGS_FILE, settings)
-    (output_dir / RESULTS_FILE).unlink(missing_ok=True)
+    for name in (RESULTS_FILE, LOG_FILE):
+        (output_dir / name).unlink(missing_ok=True)
     files = write(data, output_dir / "data")
 
     wrong = sum(row.label != row.true_label for row in data.train)
@@ -176,8 +184,7 @@ def _demo(options: argparse.Namespace, console: Console) -> None:
             console.print(f"Training {number} of {len(RUNS)}: {run.name} ({run.summary})")
             folder = output_dir / "models" / run.name
             # What an earlier demo left would be mixed with this one's if the training were stopped half-way.
-            if folder.exists():
-                shutil.rmtree(folder)
+            remove_folder(folder)
             with _output_into(log):
                 run_glue_mixup.main(_training_flags(run, model, files["train"], folder, options))
                 scores.append(_score(run, folder, data.test))
@@ -229,10 +236,13 @@ def _claim(output_dir: Path) -> None:
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir {output_dir} is a file; give a new or empty folder")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / SETTINGS_FILE).is_file():
+    entries = {path.name for path in output_dir.iterdir()} - {LOCK} if output_dir.is_dir() else set()
+    if entries and not (output_dir / SETTINGS_FILE).is_file():
         raise UsageError(
             f"--output_dir {output_dir} is not empty and was not written by this demo; give a new or empty folder"
         )
+    models = output_dir / "models"
+    refuse_links([output_dir / "data", models, *(models / run.name for run in RUNS)])
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from hf_mixup.errors import UsageError, cut, listed
+from hf_mixup.files import LOCK, PART_PREFIX, check_writable, refuse_links
 from hf_mixup.trainer.arguments import MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import PART_PREFIX, CheckpointError, whole_checkpoint
+from hf_mixup.trainer.checkpoints import CheckpointError, whole_checkpoint
 from hf_mixup.trainer.saving import ALL_RESULTS
 
 _RESULT_FILES = (ALL_RESULTS, "eval_results.json", "train_results.json")
 _RUN_PATTERN = re.compile(
-    rf"{PART_PREFIX}.+|(broken-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
+    rf"{PART_PREFIX}.+|((broken|old)-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
 )
+# The folders of a run that files are written into.
+_FOLDER = re.compile(r"checkpoint-\d+|last-good-weights")
 # What checkpoints hold, and folders of runs do not.
 _OF_CHECKPOINTS = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"}
 # A run that is stopped before its first checkpoint leaves nothing but TensorBoard's folder.
@@ -50,23 +52,6 @@ _SIZES = {
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 
-def check_writable(folder: Path, named: str) -> None:
-    """Check that files can be written into a folder, which need not exist yet.
-
-    Args:
-        folder: the folder.
-        named: what the sentence calls it, such as `--output_dir out`.
-
-    Raises:
-        UsageError: if not.
-    """
-    nearest_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
-    if not nearest_folder.is_dir():
-        raise UsageError(f"{named} cannot be made ({nearest_folder} is no folder); give another folder")
-    if not os.access(nearest_folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{named} cannot be written (no permission for {nearest_folder}); give another folder")
-
-
 def check_output_dir(path: str) -> None:
     """Check that a run may write into a folder: it does not exist, is empty, or holds an earlier run of the script.
 
@@ -81,6 +66,9 @@ def check_output_dir(path: str) -> None:
     except OSError as error:
         raise UsageError(f"--output_dir {path} cannot be read ({error.strerror}); give another folder") from error
     check_writable(folder, f"--output_dir {path}")
+    # Of a run that was killed, or that writes there now: the lock tells that.
+    names -= {LOCK}
+    refuse_links(folder / name for name in sorted(names) if _FOLDER.fullmatch(name))
     if names & _OF_CHECKPOINTS:
         raise UsageError(
             f"--output_dir {path} is a checkpoint of a run, which would be overwritten; give a new or empty folder, "

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,6 +19,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import safe_globals
 
+from hf_mixup.errors import listed
+from hf_mixup.files import refuse_links, remove_folder, set_aside
 from hf_mixup.mixing.checks import check_type
 from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
@@ -30,8 +31,6 @@ from hf_mixup.trainer.sharded import faults_of_shards, is_sharded
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
-# Not uploaded, as everything whose name begins like this.
-PART_PREFIX = "_part-of-"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # What is written of the run beside the model; without any of it a checkpoint holds a model and no more.
 _RUN_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -79,7 +78,8 @@ def whole_checkpoint(args: MixupTrainingArguments, given: bool | str, has_config
             folder, broken = _newest_whole(args, has_config)
             if args.should_save:
                 for each, fault in broken.items():
-                    logger.warning(f"{each} is not whole ({fault}): it is now called {set_aside(each).name}.")
+                    name = set_aside(each, "broken").name
+                    logger.warning(f"{each} is not whole ({fault}): it is now called {name}.")
         else:
             folder = Path(given)
             if checkpoints(given):
@@ -129,16 +129,30 @@ def checkpoints(output_dir: str) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a checkpoint so that neither resuming nor the rotation of checkpoints sees it; returns its new path.
+def make_way(folder: Path, overwrite: bool) -> None:
+    """Put the checkpoints of an earlier run out of the way of a new one, with a line that says so.
 
-    Example:
-        >>> set_aside(Path("out/checkpoint-40"))  # doctest: +SKIP
-        PosixPath('out/broken-checkpoint-40')
+    Args:
+        folder: the folder of the new run.
+        overwrite: whether they are removed, and not renamed to `old-checkpoint-N`.
+
+    Raises:
+        UsageError: one of them is a link.
+        SaveError: one of them cannot be renamed or removed.
     """
-    name = f"broken-{folder.name}"
-    paths = (folder.with_name(name if number == 1 else f"{name}-{number}") for number in count(1))
-    return folder.rename(next(path for path in paths if not path.exists()))
+    refuse_links(path for path in sorted(folder.glob("checkpoint-*")) if _CHECKPOINT.fullmatch(path.name))
+    older = checkpoints(str(folder))[::-1]
+    if not older:
+        return
+    with saving(str(folder)):
+        if overwrite:
+            for each in older:
+                remove_folder(each)
+            done = f"{listed(each.name for each in older)} are removed, as overwrite_output_dir says"
+        else:
+            names = [set_aside(each, "old").name for each in older]
+            done = f"they are now called {listed(names)}; overwrite_output_dir removes them instead"
+    logger.warning(f"{folder} holds the checkpoints of an earlier run: {done}.")
 
 
 # ---- What is wrong with a checkpoint ----
@@ -360,41 +374,6 @@ def disk_fault(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and re.search(_TORCH_WRITERS, str(error)):
         return "torch could not write all of a file, is the disk full?"
     return None
-
-
-@contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A file to write into, which takes the place of `path` once it is whole: what stood there is never lost.
-
-    Raises:
-        OSError: it could not be written, on a full disk for example; it names `path`.
-
-    Example:
-        >>> with written_beside(Path("results.json")) as file:  # doctest: +SKIP
-        ...     file.write_text("{}")
-    """
-    beside = path.with_name(f"{PART_PREFIX}{path.name}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-
-
-@contextmanager
-def without_leftovers(folder: Path) -> Iterator[None]:
-    """Remove the files that came into a folder before an error: half of a model would pass for something else's."""
-    before = set(folder.iterdir()) if folder.is_dir() else set()
-    try:
-        yield
-    except BaseException:
-        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
-            if path.is_file():
-                path.unlink()
-        raise
 
 
 @contextmanager

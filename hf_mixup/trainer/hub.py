@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import PushInProgress
 
+from hf_mixup.files import written_beside
 from hf_mixup.hub import (
     CHECKPOINT_FILES,
     MODEL_FILES,
@@ -25,7 +26,6 @@ from hf_mixup.hub import (
     snapshot,
     upload,
 )
-from hf_mixup.trainer.checkpoints import written_beside
 from hf_mixup.trainer.model_card import card_facts, model_card
 
 logger = logging.getLogger(__name__)

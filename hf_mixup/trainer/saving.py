@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +14,8 @@ from torch import nn
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_mixup.trainer.checkpoints import (
-    STATE,
-    saving,
-    without_leftovers,
-    written_beside,
-)
+from hf_mixup.files import model_beside, remove_folder, written_beside
+from hf_mixup.trainer.checkpoints import STATE, SaveError, saving
 from hf_mixup.trainer.checksums import files_of_process, sums_of, write_checksums
 from hf_mixup.trainer.run_settings import write_settings
 
@@ -31,14 +26,21 @@ class SavingMixin:
     """`Trainer`'s saving, so that no checkpoint is left half-written or passes for whole."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`.
+        """As `Trainer.save_model`, but files that are there are replaced only by whole ones, and links by files.
 
         Raises:
             SaveError: the disk is full, or broken.
         """
-        folder = output_dir or self.args.output_dir
-        with saving(folder), without_leftovers(Path(folder)):
+        with saving(output_dir or self.args.output_dir):
             super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        if not self.args.should_save:
+            super()._save(folder, state_dict)
+            return
+        with model_beside(Path(folder)) as beside:
+            super()._save(str(beside), state_dict)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
         """As `Trainer.save_metrics`, but a results file that is there is replaced only by a whole one."""
@@ -65,10 +67,16 @@ class SavingMixin:
             # from the start, it is another training's.
             return
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if folder.is_symlink() or folder.is_file():
+            what = "a link, and what it leads to would be written over" if folder.is_symlink() else "a file"
+            raise SaveError(
+                f"{folder} could not be saved (it is {what}): remove it, and go on from the newest whole checkpoint "
+                "with resume_from_checkpoint true."
+            )
         with saving(str(folder)):
             if self.args.should_save:
-                # Of another run, or of one that was stopped here: old and new files together would pass for whole.
-                shutil.rmtree(folder, ignore_errors=True)
+                # Of a run that was stopped here: old and new files together would pass for whole.
+                remove_folder(folder)
             self.accelerator.wait_for_everyone()
             with self._with_checksums(folder):
                 super()._save_checkpoint(model, trial)

@@ -383,3 +383,16 @@ def test_minilm_stands_for_the_weights_of_the_demo_without_their_path(tmp_path):
     assert main(["attention", "--model_name_or_path", "minilm", *flags]) == 0
     page = (tmp_path / "layer1_average.html").read_text(encoding="utf-8")
     assert "<dt>Model</dt><dd>minilm</dd>" in page and str(minilm_folder()) not in page
+
+
+def test_nothing_is_written_through_a_link(call, tmp_path):
+    """Also not through one that leads nowhere, whose file does not exist."""
+    assert call(*PAIR)[0] == 0
+    files = list((tmp_path / "out").iterdir())
+    for file in files:
+        file.unlink()
+        file.symlink_to(tmp_path / "nowhere")
+        code, _, err = call(*PAIR)
+        assert code == 2 and f"{file.name} exists; delete it" in err and not (tmp_path / "nowhere").exists()
+        file.unlink()
+    assert len(files) == 2

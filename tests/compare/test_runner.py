@@ -217,6 +217,20 @@ def test_one_command_at_a_time_writes_to_a_file(grid, tmp_path, in_this_process)
     assert not path.exists() and len(go(grid, path).runs()) == 4
 
 
+def test_the_log_of_a_grid_is_not_added_to_through_a_link(grid, tmp_path, in_this_process):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "out.jsonl.log").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UsageError, match=f"out.jsonl.log is a link to {tmp_path}/theirs"):
+        go(grid, tmp_path / "out.jsonl")
+    assert (tmp_path / "theirs").read_text() == "theirs" and not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_lock_that_cannot_be_made_is_not_taken_for_another_command(grid, tmp_path, in_this_process):
+    (tmp_path / "out.jsonl.lock").mkdir()
+    with pytest.raises(UsageError, match="the lock file .*out.jsonl.lock cannot be made .is a directory"):
+        go(grid, tmp_path / "out.jsonl")
+
+
 def test_a_grid_may_grow(settings, tmp_path, in_this_process):
     path = tmp_path / "out.jsonl"
     go(make_grid({**settings, "seeds": "1"}), path)

@@ -16,7 +16,7 @@ from scipy.stats import t
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from hf_mixup.demo import run as demo
-from hf_mixup.demo.data import generate
+from hf_mixup.demo.data import generate, write
 from hf_mixup.demo.templates import INTENTS
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +152,30 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, tiny_bert_folder, 
     assert out == ""
     assert err.count("\n") == 1
     assert "is not empty and was not written by this demo" in err
+
+
+@pytest.mark.parametrize("name", ["data", "models", "models/amplify"])
+def test_a_folder_that_is_a_link_is_refused(tmp_path, tiny_bert_folder, capsys, name):
+    theirs, folder = tmp_path / "theirs", tmp_path / "out"
+    theirs.mkdir()
+    (theirs / "train.csv").write_text("theirs")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "demo_settings.json").write_text("{}")
+    (folder / name).symlink_to(theirs)
+    before = snapshot(tmp_path)
+    assert demo.main(flags(folder, tiny_bert_folder)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"{folder / name} is a link to {theirs}" in err
+    assert snapshot(tmp_path) == before
+
+
+def test_files_that_are_links_are_replaced(tmp_path):
+    (tmp_path / "theirs.csv").write_text("theirs")
+    for link, name in ((os.symlink, "train"), (os.link, "test")):
+        link(tmp_path / "theirs.csv", tmp_path / f"{name}.csv")
+    files = write(generate(5), tmp_path)
+    assert (tmp_path / "theirs.csv").read_text() == "theirs"
+    assert all(file.read_text().startswith(("sentence,label\n", "split,")) for file in files.values())
 
 
 def test_other_mistakes_get_one_sentence_and_nothing_is_written(tmp_path, tiny_bert_folder, capsys, monkeypatch):

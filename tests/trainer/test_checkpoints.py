@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback
 
 from hf_mixup import CheckpointError, MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import check_weights_fit, checkpoints, disk_fault, fault_of, set_aside
+from hf_mixup.files import set_aside
+from hf_mixup.trainer.checkpoints import check_weights_fit, checkpoints, disk_fault, fault_of
 from hf_mixup.trainer.checkpoints import whole_checkpoint as whole
 from hf_mixup.trainer.checksums import differences, write_checksums
 from tests.tiny import same_weights, tiny_config, tiny_dataset, tiny_model
@@ -202,7 +203,7 @@ def test_what_was_put_aside_is_never_overwritten(out):
     names = []
     for step in (6, 3):
         shutil.copytree(out / f"checkpoint-{step}", out / "checkpoint-9")
-        names.append(set_aside(out / "checkpoint-9").name)
+        names.append(set_aside(out / "checkpoint-9", "broken").name)
     assert names == ["broken-checkpoint-9", "broken-checkpoint-9-2"]
     assert json.loads((out / names[0] / "trainer_state.json").read_text())["global_step"] == 6
 

@@ -7,8 +7,8 @@ Takes every flag of transformers' `run_glue.py` with the same defaults, outputs 
         --mixup_method amplify --output_dir out
 
 The data are a GLUE task, another data set of the Hub, or local CSV or JSON files. With `--mixup_method none` the same
-flags and seed give the same model as `run_glue.py`. The whole flow stands in `main`, to be read and changed; the
-details are in `hf_mixup.glue`.
+flags and seed give the same model as `run_glue.py`. The whole flow stands in `main` and `run`, to be read and
+changed; the details are in `hf_mixup.glue`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ from hf_mixup.trainer import (
     NonFiniteLossError,
     save_on_sigterm,
 )
+from hf_mixup.trainer.processes import alone_in_output_dir, check_alike, facts_of_options
 from hf_mixup.trainer.saving import read_results
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,25 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_request(data_args, training_args)
     check_model_folder(model_args.model_name_or_path, model_args.config_name, model_args.tokenizer_name)
     check_output_dir(training_args.output_dir)
+    with alone_in_output_dir(training_args):
+        return run(model_args, data_args, training_args, command_line, notices)
 
+
+def run(
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    training_args: MixupTrainingArguments,
+    command_line: list[str],
+    notices: list[str],
+) -> dict[str, float]:
+    """The run itself, while no other one writes into --output_dir; `main` says what it returns and raises.
+
+    Args:
+        model_args, data_args, training_args: the parsed flags.
+        command_line: the flags as they were given, for the model card.
+        notices: what is said about them in the log.
+    """
+    check_alike(training_args, facts_of_options(training_args))
     set_up_logging(training_args)
     checkpoint = find_checkpoint(training_args)
     for notice in notices:

@@ -547,7 +547,7 @@ def test_a_config_file_with_flags_of_old(run, sentences, tmp_path, caplog):
     old = ["--warmup_ratio=0.5", "--logging_dir", tmp_path / "logs", "--log_level", "info"]
     results = run("--config", settings, *old)
     assert "eval_accuracy" in results
-    for flag in ("overwrite_output_dir", "evaluation_strategy", "warmup_ratio", "logging_dir"):
+    for flag in ("evaluation_strategy", "warmup_ratio", "logging_dir"):
         assert caplog.text.count(f"--{flag} is n") == 1
 
 

@@ -181,6 +181,13 @@ class MixupTrainingArguments(TrainingArguments):
     mixup_stop: float | None = field(
         default=None, metadata={"help": "Mix up to this fraction of the training. Default: the method's."}
     )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether a new run removes the checkpoints of an earlier one in --output_dir. Default: they are "
+            "renamed to old-checkpoint-N."
+        },
+    )
     class_weights: str | None = field(
         default=None,
         metadata={"help": "Weights of the classes in the training loss: balanced, or one number a class: 1,2.5."},

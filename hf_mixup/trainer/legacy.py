@@ -94,7 +94,6 @@ _TABLE = (
     _dropped("sharded_ddp", "sharded training is --fsdp"),
     _dropped("tpu_num_cores", "the launcher sets the number of processes"),
     _dropped("jit_mode_eval", "the model is compiled with --torch_compile", switch=True),
-    _dropped("overwrite_output_dir", "a folder with an earlier run of this script is written again", switch=True),
     _dropped("save_safetensors", "weights are always saved as safetensors", switch=True),
     _dropped("use_ipex", "PyTorch has these optimisations itself", switch=True),
     _dropped("use_legacy_prediction_loop", "there is one prediction loop", switch=True),

@@ -17,8 +17,9 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
 from hf_mixup.errors import as_one_line
-from hf_mixup.trainer.checkpoints import STATE, CheckpointError, check_weights_fit
+from hf_mixup.trainer.checkpoints import STATE, CheckpointError, check_weights_fit, make_way
 from hf_mixup.trainer.checksums import CHECKSUMS
+from hf_mixup.trainer.processes import by_one
 from hf_mixup.trainer.run_settings import (
     SETTINGS,
     lost_state,
@@ -45,7 +46,11 @@ class ResumingMixin:
     def _init_training_state(
         self, max_steps: int, steps_per_epoch: int, epochs: int, checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
-        """The epoch, and the batch in it, that come next."""
+        """The epoch, and the batch in it, that come next; checkpoints of an earlier run are out of the way then."""
+        if not self._made_way:
+            # With auto_find_batch_size it is called again, for what are then checkpoints of this run.
+            self._made_way = True
+            self._make_way(checkpoint, Path(self._get_output_dir(trial)))
         epoch, batches = super()._init_training_state(max_steps, steps_per_epoch, epochs, checkpoint, trial)
         if checkpoint is None:
             return epoch, batches
@@ -66,6 +71,11 @@ class ResumingMixin:
             self._tell(checkpoint, [_OTHER_EPOCHS])
         self._tell(checkpoint, self._other_order(epoch, inside))
         return epoch, batches
+
+    def _make_way(self, checkpoint: str | None, folder: Path) -> None:
+        """A run that goes on from a checkpoint of its folder keeps the others: they are its own."""
+        if checkpoint is None or Path(checkpoint).resolve().parent != folder.resolve():
+            by_one(self.args, lambda: make_way(folder, self.args.overwrite_output_dir))
 
     def _position_in_stream(self, checkpoint: str) -> tuple[int, int]:
         """How often a data set without a length was read to its end, and how many batches of it after that.

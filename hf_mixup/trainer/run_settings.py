@@ -28,7 +28,7 @@ _WITHOUT_EFFECT = {
     *("dataloader_prefetch_factor", "debug", "deepspeed", "disable_tqdm", "enable_jit_checkpoint"),
     *("eval_accumulation_steps", "eval_do_concat_batches", "eval_on_start", "eval_use_gather_object"),
     *("fp16_full_eval", "fsdp", "fsdp_config", "ignore_data_skip", "include_for_metrics"),
-    *("include_num_input_tokens_seen", "load_best_model_at_end", "local_rank", "output_dir"),
+    *("include_num_input_tokens_seen", "load_best_model_at_end", "local_rank", "output_dir", "overwrite_output_dir"),
     *("per_device_eval_batch_size", "prediction_loss_only", "project", "remove_unused_columns", "report_to"),
     *("restore_callback_states_from_checkpoint", "resume_from_checkpoint", "run_name", "skip_memory_metrics"),
     *("torch_empty_cache_steps",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +54,7 @@ from hf_mixup.trainer.overrides import (
     plan_error,
     step_error,
 )
+from hf_mixup.trainer.processes import ProcessesMixin, alone_in_output_dir
 from hf_mixup.trainer.resuming import ResumingMixin
 from hf_mixup.trainer.saving import SavingMixin
 
@@ -65,7 +67,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss or the gradient became NaN or infinite; the weights of the step before are kept."""
 
 
-class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
+class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     """Mixup for a `Trainer` subclass: put it before that class in the bases.
 
     A loss of your own goes in as `compute_loss_func(outputs, labels, num_items_in_batch)`, which is called for the own
@@ -154,6 +156,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
         self._saved_step: tuple[int, int] | None = None
+        # Whether checkpoints of an earlier run are out of the way.
+        self._made_way = False
         self._run_settings: dict[str, Any] | None = None
         # The weight of all rows of the optimizer step; None where the loss of one batch sums its weights up itself.
         self._group_total: Tensor | None = None
@@ -175,12 +179,17 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
                 newer ones that were not written to the end are renamed to `broken-checkpoint-N`, with a warning.
             args, kwargs: as in `Trainer.train`.
 
+        A run that does not go on from a checkpoint of `output_dir` renames those that it finds there to
+        `old-checkpoint-N`, or removes them with `overwrite_output_dir`.
+
         Raises:
             CheckpointError: there is no such checkpoint, a file of it is missing or damaged, or it is another
                 model's.
             NonFiniteLossError: the loss or the gradient became NaN or infinite; `model` holds the weights of the step
                 before.
             SaveError: the disk is full; the checkpoints saved before are untouched.
+            UsageError: another run writes into `output_dir`, a checkpoint in it is a link, or the processes of the
+                run differ in their options, data or model.
             ValueError: mixing under `DataParallel`, which would cut partners off from their rows; or labels that the
                 model cannot be trained with.
         """
@@ -191,16 +200,25 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
                 "`accelerate launch YOUR_SCRIPT ...`, or show it one GPU with CUDA_VISIBLE_DEVICES=0."
             )
         self._start_anew()
-        if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
-            has_config = isinstance(self.model, PreTrainedModel)
-            resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint, has_config)
-            if self.is_deepspeed_enabled and not is_partitioned(self.model):
-                # It loads by itself, outside `_load_from_checkpoint`.
-                check_weights_fit(resume_from_checkpoint, self.model)
-        try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self.args.logging_nan_inf_filter = self._filters_logs
+        self._check_same_run(resume_from_checkpoint)
+        # Trials of a search, which may run at once, have folders of their own.
+        is_trial = bool(args and args[0] is not None) or kwargs.get("trial") is not None
+        with nullcontext() if is_trial else alone_in_output_dir(self.args):
+            if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
+                has_config = isinstance(self.model, PreTrainedModel)
+                resume_from_checkpoint = whole_checkpoint(self.args, resume_from_checkpoint, has_config)
+                if self.is_deepspeed_enabled and not is_partitioned(self.model):
+                    # It loads by itself, outside `_load_from_checkpoint`.
+                    check_weights_fit(resume_from_checkpoint, self.model)
+            try:
+                return super().train(resume_from_checkpoint, *args, **kwargs)
+            finally:
+                self.args.logging_nan_inf_filter = self._filters_logs
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.hyperparameter_search`, but no other run writes into `output_dir` meanwhile."""
+        with alone_in_output_dir(self.args):
+            return super().hyperparameter_search(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; looks at the labels first, which on a GPU would end the process.
@@ -208,6 +226,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin):
         Raises:
             ValueError: labels that the model cannot be trained with.
         """
+        self._check_same_data("training", self.train_dataset)
         if self._computes_loss():
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
         return super().get_train_dataloader()

@@ -95,8 +95,8 @@ def test_a_json_file_as_the_only_argument_is_stock_style(tmp_path):
 def test_flags_of_old_in_a_file(tmp_path):
     content = "model_name_or_path: m\nevaluation_strategy: no\nwarmup_ratio: 0.1\noverwrite_output_dir: true\n"
     (_, training), notices = parse_arguments(["--config", write(tmp_path / "old.yaml", content)], TYPES)
-    assert (training.eval_strategy, training.warmup_steps) == ("no", 0.1)
-    assert len(notices) == 3
+    assert (training.eval_strategy, training.warmup_steps, training.overwrite_output_dir) == ("no", 0.1, True)
+    assert len(notices) == 2
 
 
 @pytest.mark.parametrize(

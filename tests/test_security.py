@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -96,7 +98,7 @@ def test_a_pickle_in_a_model_folder_is_not_loaded(run, tmp_path, mark, tiny_bert
 
 def test_settings_in_yaml_are_plain_data(run, tmp_path, mark):
     (tmp_path / "run.yaml").write_text(f"seed: !!python/object/apply:pathlib.Path.touch ['{mark}']\n")
-    with pytest.raises(UsageError, match="is not valid: could not determine a constructor"):
+    with pytest.raises(UsageError, match="is not valid YAML: could not determine a constructor"):
         run(*TRAIN, "--config", tmp_path / "run.yaml")
     assert not mark.exists()
 
@@ -144,3 +146,17 @@ def test_names_on_the_command_line_that_become_file_names_are_from_a_list(run, t
     with pytest.raises(UsageError, match="choose one of"):
         run(*TRAIN, flag, "../outside")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_test_that_the_page_names_exists():
+    """`tests/a.py::test_b` names a test, and a later `::test_c` another one of the same file."""
+    root, file, named = Path(__file__).parents[1], None, 0
+    page = (root / "docs" / "security.md").read_text(encoding="utf-8")
+    for path, test in re.findall(r"`(tests/[\w/]+(?:\.py)?)?(?:::(\w+))?`", page):
+        file = root / path if path else file
+        assert file.exists(), file
+        if test:
+            definitions = ast.parse(file.read_text(encoding="utf-8")).body
+            assert test in {getattr(node, "name", None) for node in definitions}, f"{file.name} has no {test}"
+            named += 1
+    assert named > 20

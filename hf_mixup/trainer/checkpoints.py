@@ -22,6 +22,7 @@ from transformers.trainer import safe_globals
 from hf_mixup.errors import listed
 from hf_mixup.files import refuse_links, remove_folder, set_aside
 from hf_mixup.mixing.checks import check_type
+from hf_mixup.shown import visible
 from hf_mixup.trainer import label_gate
 from hf_mixup.trainer.arguments import MixupTrainingArguments
 from hf_mixup.trainer.checksums import CHECKSUMS, differences, read_checksums
@@ -42,6 +43,9 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
 
 class CheckpointError(ValueError):
     """A checkpoint that training cannot go on from; one sentence that names the file and what helps."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class SaveError(RuntimeError):

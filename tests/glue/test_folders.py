@@ -131,7 +131,7 @@ def test_model_folders(tmp_path, tiny_bert_folder):
         folders.check_model_folder(str(tmp_path / "missing"), None, None)
     with pytest.raises(UsageError, match="has no config.json"):
         folders.check_model_folder(str(tmp_path), None, None)
-    (tmp_path / "config.json").touch()
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="has no weights"):
         folders.check_model_folder(str(tmp_path), None, None)
     (tmp_path / "model.safetensors").touch()

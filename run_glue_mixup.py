@@ -47,7 +47,7 @@ from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed
 from hf_mixup.files import written_beside
 from hf_mixup.glue.arguments import parse_arguments, split_names
-from hf_mixup.glue.faults import fault_sentence, tell, watch_the_background
+from hf_mixup.glue.faults import fault_sentence, is_of_another_process, tell, watch_the_background
 from hf_mixup.glue.folders import (
     check_model_folder,
     check_output_dir,
@@ -804,7 +804,7 @@ def cli(argv: list[str] | None = None) -> int:
         sentence = fault_sentence(error)
         if sentence is None:
             raise
-        tell(sentence)
+        tell(sentence, is_of_another_process(error))
         return 1
     return 0
 

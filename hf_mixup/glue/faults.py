@@ -11,6 +11,7 @@ from dataclasses import fields
 from functools import cache
 
 import torch
+from torch.distributed import DistError
 from transformers import TrainingArguments
 
 from hf_mixup.errors import as_one_line
@@ -49,6 +50,11 @@ def fault_sentence(error: BaseException) -> str | None:
             f"--gradient_accumulation_steps, which trains the same, or add --{_CHECKPOINTING} true, --bf16 true where "
             "the device can, a smaller --max_seq_length, --mixup_clean none, and for an evaluation a smaller "
             "--per_device_eval_batch_size"
+        )
+    if is_of_another_process(error):
+        return (
+            "another process of the run ended, or does not answer: what it said tells why; when that is put right, "
+            "the same with --resume_from_checkpoint true goes on from the newest whole checkpoint"
         )
     reason = disk_fault(error)
     if reason is not None:
@@ -98,15 +104,36 @@ def _tell_of_background(reason: str) -> None:
     logger.warning(f"The disk failed for a log that is written beside the run ({reason}): the log is not complete.")
 
 
-def tell(sentence: str) -> None:
+def tell(sentence: str, of_another: bool = False) -> None:
     """Write a sentence to stderr: once, when all processes of a run meet the same fault.
 
     Launchers end the other processes as soon as one has failed, so the others wait for that, and speak only when the
     main process did not fail.
+
+    Args:
+        sentence: what is written.
+        of_another: whether it is about another process, which is then given the time to speak for itself.
     """
-    if int(os.environ.get("RANK", 0)):
-        time.sleep(_WAIT)
+    is_main = not int(os.environ.get("RANK", 0))
+    if not is_main:
+        time.sleep(_WAIT * (3 if of_another else 1))
     sys.stderr.write(f"{visible(sentence)}\n")
+    if is_main and of_another:
+        sys.stderr.flush()
+        time.sleep(_WAIT * 2)
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Whether a process lost another one of its run, which was killed or has failed.
+
+    Example:
+        >>> is_of_another_process(RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
+        True
+    """
+    if isinstance(error, DistError):
+        return True
+    # gloo has no exception of its own.
+    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

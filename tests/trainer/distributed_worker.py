@@ -3,14 +3,15 @@
 Usage: torchrun --nproc_per_node 2 distributed_worker.py FOLDER RUNS.json
 
 RUNS.json maps the name of each run to training arguments, and beside them `family`, `rows`, `batch`, `shard`,
-`resume` and `error`. The results of rank r are in FOLDER/rank{r}.json under the same names, and the model of a run is
-in FOLDER/NAME.
+`resume`, `error` and `others`. The results of rank r are in FOLDER/rank{r}.json under the same names, and the model
+of a run is in FOLDER/NAME.
 """
 
 import gc
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from hf_mixup import MixupTrainer, MixupTrainingArguments, NonFiniteLossError
+from hf_mixup.files import LOCK, alone
 from hf_mixup.mixing import BatchPlan, SpanPlan
 from tests.tiny import tiny_dataset, tiny_model, wordpiece_tokenizer
 
@@ -63,12 +65,29 @@ def described(plan):
     return (plan.weights if isinstance(plan, BatchPlan) else plan.weight).mean().item()
 
 
-def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, missing=False, fault=None, **options):
+def run(
+    folder,
+    family="bert",
+    rows=32,
+    batch=4,
+    shard=None,
+    resume=None,
+    missing=False,
+    fault=None,
+    content=0,
+    eval_rows=None,
+    names=None,
+    locked=False,
+    **options,
+):
     """Train, evaluate and save; `shard` names the class that is sharded by FSDP2, the environment says how.
 
     `resume` is a checkpoint of an earlier run, such as NAME/checkpoint-2; with `missing` half of the rows have no
-    label; `fault` as in `Recorder`.
+    label; `fault` as in `Recorder`; `content` is the seed of the rows; `eval_rows` is the number of those to evaluate,
+    where they are not the same ones; `names` are those of the labels; with `locked` another run holds the folder.
     """
+    if locked and not int(os.environ["RANK"]):
+        hold(folder)
     settings = {"max_steps": 5, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True}
     arguments = MixupTrainingArguments(
         output_dir=str(folder),
@@ -81,12 +100,15 @@ def run(folder, family="bert", rows=32, batch=4, shard=None, resume=None, missin
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = shard
         # Accelerate shards on accelerators alone: on a CPU it runs DDP, whatever the launch file says.
         PartialState().distributed_type = DistributedType.MULTI_GPU
-    dataset = tiny_dataset(rows=rows, **({"label": [0, -100] * (rows // 2)} if missing else {}))
+    dataset = tiny_dataset(rows=rows, seed=content, **({"label": [0, -100] * (rows // 2)} if missing else {}))
+    model = tiny_model(family, dropout=0.0)
+    if names is not None:
+        model.config.id2label = dict(enumerate(names))
     trainer = Recorder(
-        tiny_model(family, dropout=0.0),
+        model,
         arguments,
         train_dataset=dataset,
-        eval_dataset=dataset,
+        eval_dataset=dataset if eval_rows is None else tiny_dataset(rows=eval_rows),
         processing_class=wordpiece_tokenizer(),
     )
     trainer.plans, trainer.rows, trainer.first, trainer.fault = [], [], [], fault
@@ -114,8 +136,26 @@ def local_parameters(model):
         yield parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def outcome(folder, error=False, **options):
-    """What `run` returns, or the message of the ValueError that it must raise."""
+def hold(folder):
+    """Let another thread, which is to the lock as another process, hold the folder to the end."""
+    held = threading.Event()
+
+    def holder():
+        with alone(folder / LOCK, "unused"):
+            held.set()
+            threading.Event().wait()
+
+    threading.Thread(target=holder, daemon=True).start()
+    held.wait()
+
+
+def outcome(folder, error=False, others=None, **options):
+    """What `run` returns, or the message of the ValueError that it must raise.
+
+    `others` are options of the processes after the first.
+    """
+    if others is not None and int(os.environ["RANK"]):
+        options |= others
     if not error:
         return run(folder, **options)
     try:

@@ -49,6 +49,25 @@ RUNS |= {
     "static accumulation": {**STATIC, "gradient_accumulation_steps": 2, "error": True},
 }
 REFUSED = {"static ssmix": "ssmix makes several", "static accumulation": "gradient_accumulation_steps=2 makes several"}
+# Processes that were started apart: what the second one has, and the words for it.
+APART = {
+    "other seed": ({"seed": 1}, "the option seed (process 0 has 42, process 1 has 1)"),
+    "other rate": ({"learning_rate": 1.0}, "the option learning_rate (process 0 has 0.001, process 1 has 1.0)"),
+    "other method": ({"mixup_method": "tmix"}, "the option mixup_method (process 0 has 'amplify', process 1 has 't"),
+    "other batch": ({"batch": 2}, "the option per_device_train_batch_size (process 0 has 4, process 1 has 2)"),
+    "other rows": ({"rows": 30}, "the training data: number of rows (process 0 has 32, process 1 has 30)"),
+    "other content": ({"content": 1}, "the training data: their checksum (process 0 has '"),
+    "other evaluation": ({"eval_rows": 9}, "the evaluation data: number of rows (process 0 has 8, process 1 has 9)"),
+    "other labels": (
+        {"names": ["a", "c", "b"]},
+        "the model's id2label (process 0 has {0: 'a', 1: 'b', 2: 'c'}, proce",
+    ),
+}
+for name, (others, _) in APART.items():
+    RUNS[name] = {**STRONG, "eval_rows": 8, "names": ["a", "b", "c"], "error": True, "others": others}
+# What may differ: where and how a machine reads and shows.
+RUNS["alike"] = {**STRONG, "max_steps": 1, "others": {"disable_tqdm": False, "dataloader_num_workers": 1}}
+RUNS["held"] = {**STRONG, "locked": True, "error": True}
 KINDS = {
     "one pass": STRONG,
     "two passes": {"mixup_method": "ssmix"},
@@ -93,7 +112,12 @@ def test_two_processes(tmp_path):
         for result in (first, second):
             assert result[name].startswith("ddp_static_graph=True needs one backward pass a step, and ")
             assert REFUSED[name] in result[name]
-    for name in RUNS.keys() - REFUSED.keys():
+    for name, (_, words) in APART.items():
+        sentence = first[name]
+        assert sentence == second[name] and sentence.startswith(f"the processes of the run differ in {words}"), name
+        assert sentence.endswith("; start all of them with the same options, data and model")
+    assert first["held"] == second["held"] and "another run writes into" in first["held"]
+    for name in RUNS.keys() - REFUSED.keys() - APART.keys() - {"held"}:
         assert [first[name]["world_size"], second[name]["world_size"]] == [2, 2]
         assert first[name]["weights"] == second[name]["weights"], f"{name}: the processes went apart"
         assert np.isfinite(logged(first[name])).all() and len(logged(first[name])) == len(logged(second[name]))

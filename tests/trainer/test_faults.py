@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,6 +165,86 @@ def test_two_processes_stop_together_and_resume_from_the_newest_whole_checkpoint
     assert first["stopped"] == second["stopped"] == {"code": 143, "step": 3}
     assert first["resumed"] == second["resumed"] == first["straight"] == second["straight"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["broken-checkpoint-3", "checkpoint-2"]
+
+
+# ---- One of two processes ----
+
+
+@pytest.mark.slow
+def test_where_one_of_two_processes_fails_both_end_with_a_sentence(tmp_path, flags):
+    """Started by nobody who would look after them: none waits for the other one until a time limit ends it."""
+    rows = labelled_sentences(["red", "green", "blue"], 36)
+    other = write_csv(tmp_path / "other.csv", ("sentence", "label"), rows)
+    cases = {
+        "kill 0": {"rank": 0, "fault": "kill"},
+        "kill 1": {"rank": 1, "fault": "kill"},
+        "disk 0": {"rank": 0, "fault": "disk"},
+        "disk 1": {"rank": 1, "fault": "disk"},
+        "other seed": {"rank": 1, "fault": ["--seed", "1"]},
+        "other steps": {"rank": 1, "fault": ["--do_eval", "--validation_split", "0.2"]},
+        "other data": {"rank": 1, "fault": ["--train_file", other]},
+        "nothing": {"rank": 1, "fault": None},
+    }
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    saving = ["--save_steps", "2", "--max_steps", "4"]
+    done = python(HERE / "peer_worker.py", tmp_path, tmp_path / "cases.json", *flags, *saving, timeout=280)
+    found = dict(map(json.loads, done.stdout.splitlines()))
+    assert found.keys() == cases.keys()
+    for name, each in found.items():
+        assert each["seconds"] < 60 and "Traceback" not in "".join(each["said"]), (name, each)
+    lost = "another process of the run ended, or does not answer: what it said tells why"
+    for rank in (0, 1):
+        killed, full = found[f"kill {rank}"], found[f"disk {rank}"]
+        assert killed["codes"][rank] == -signal.SIGKILL and killed["codes"][1 - rank] == 1
+        assert lost in killed["said"][1 - rank]
+        assert full["codes"] == [1, 1] and "checkpoint-2 could not be saved (" in full["said"][rank]
+        assert lost in full["said"][1 - rank]
+        # What is half-written passes for no checkpoint.
+        assert "checkpoint-2/trainer_state.json" not in full["left"]
+    for name, words in {
+        "other seed": "the option seed (process 0 has 42, process 1 has 1)",
+        "other steps": "the option do_eval (process 0 has False, process 1 has True)",
+        "other data": "the training data: number of rows (process 0 has 37, process 1 has 36)",
+    }.items():
+        assert found[name]["codes"] == [2, 2], found[name]
+        assert all(f"the processes of the run differ in {words}" in said for said in found[name]["said"])
+        assert not any("checkpoint" in path or "model" in path for path in found[name]["left"])
+    assert found["nothing"]["codes"] == [0, 0] and "model.safetensors" in found["nothing"]["left"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "of_another", "events"),
+    [
+        (0, False, ["said"]),
+        (1, False, [1, "said"]),
+        # Another one, whose own sentence tells more, speaks meanwhile.
+        (0, True, ["said", 2]),
+        (1, True, [3, "said"]),
+    ],
+)
+def test_who_speaks_first_of_several_processes(monkeypatch, rank, of_another, events):
+    seen = []
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(faults.time, "sleep", lambda seconds: seen.append(seconds / faults._WAIT))
+    monkeypatch.setattr(faults.sys, "stderr", SimpleNamespace(write=lambda _: seen.append("said"), flush=lambda: None))
+    faults.tell("a sentence", of_another)
+    assert seen == events
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:18821."), True),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [::1]:4: Connection r"), True),
+        (torch.distributed.DistBackendError("NCCL error in: ncclRemoteError: remote process exited"), True),
+        (torch.distributed.DistNetworkError("The client socket has timed out"), True),
+        (RuntimeError("Connection closed by peer"), False),
+        (ConnectionError("Connection closed by peer"), False),
+    ],
+)
+def test_which_errors_are_another_process(error, is_one):
+    assert faults.is_of_another_process(error) == is_one
+    assert ("another process of the run ended" in (fault_sentence(error) or "")) == is_one
 
 
 # ---- No room ----------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from tests.trainer.runs import train
         ["all_results.json", "trainer_state.json", "notes.txt"],
         ["checkpoint-500/", "other/"],
         ["broken-checkpoint-500/", "broken-checkpoint-500-2/"],
+        ["old-checkpoint-500/", "old-checkpoint-500-2/"],
+        ["_in-use.lock"],
         ["last-good-weights/"],
         ["predict_results_None.txt"],
         ["trainer_state.json"],
@@ -63,7 +65,15 @@ def test_results_that_cannot_be_added_to_are_refused_before_the_run(tmp_path, co
 
 
 @pytest.mark.parametrize(
-    "names", [["thesis.txt"], ["config.json", "model.safetensors"], ["runs/", "b"], [".git/"], ["checkpoint-x/"]]
+    "names",
+    [
+        ["thesis.txt"],
+        ["thesis.txt", "_in-use.lock"],
+        ["config.json", "model.safetensors"],
+        ["runs/", "b"],
+        [".git/"],
+        ["checkpoint-x/"],
+    ],
 )
 def test_output_folders_of_others(tmp_path, names):
     for name in names:

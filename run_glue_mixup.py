@@ -65,7 +65,12 @@ from hf_mixup.glue.loading import (
     split_off_validation,
 )
 from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
-from hf_mixup.glue.options import check_best_metric, check_label_options, check_model_options, check_ranges
+from hf_mixup.glue.options import (
+    check_best_metric,
+    check_label_options,
+    check_length_and_schedule,
+    check_model_options,
+)
 from hf_mixup.glue.tasks import TASKS, get_task
 from hf_mixup.glue.traps import (
     class_name_traps,
@@ -90,6 +95,10 @@ logger = logging.getLogger(__name__)
 
 # What transformers raises for files of a model that are something else than it expects.
 MALFORMED = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+# Every text is padded to --max_seq_length.
+MOST_TOKENS = 2**20
 
 
 @dataclass
@@ -136,7 +145,8 @@ class DataTrainingArguments:
         default=None, metadata={"help": "The configuration of the data set of the Hub."}
     )
     max_seq_length: int = field(
-        default=128, metadata={"help": "Texts are cut to this number of tokens, special ones included."}
+        default=128,
+        metadata={"help": "Texts are cut to this number of tokens, special ones included (at most 1048576)."},
     )
     overwrite_cache: bool = field(default=False, metadata={"help": "Whether to tokenize cached data sets anew."})
     pad_to_max_length: bool = field(
@@ -188,6 +198,8 @@ class DataTrainingArguments:
             value = getattr(self, name)
             if value is not None and value < limit:
                 raise UsageError(f"--{name} should be at least {limit}, got {value}")
+        if self.max_seq_length > MOST_TOKENS:
+            raise UsageError(f"--max_seq_length should be at most {MOST_TOKENS}, got {cut(str(self.max_seq_length))}")
         if self.validation_split is not None and not 0 < self.validation_split < 1:
             raise UsageError(f"--validation_split should be above 0 and below 1, got {self.validation_split}")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
@@ -250,7 +262,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     (model_args, data_args, training_args), notices = parse_arguments(
         command_line, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
     )
-    check_ranges(training_args)
+    check_length_and_schedule(training_args)
     check_request(data_args, training_args)
     check_model_folder(model_args.model_name_or_path, model_args.config_name, model_args.tokenizer_name)
     check_output_dir(training_args.output_dir)

@@ -382,9 +382,10 @@ def test_plans(call, error, parts):
 
 def test_models():
     inputs = {"input_ids": torch.tensor([[2, 7, 3], [2, 8, 3]])}
-    for wrong in ("amplify", METHODS["amplify"], Mixup(METHODS["amplify"], 3), SHARE):
-        call = partial(tiny_model("bert"), **inputs, mixup=wrong)
-        raises_one_sentence(call, TypeError, "mixup=", "as Mixup.plan(...) returns it")
+    for wrong in ("amplify", "pooled", METHODS["amplify"], Mixup(METHODS["amplify"], 3), SHARE):
+        for labels in (None, torch.tensor([0, 1])):
+            call = partial(tiny_model("bert"), **inputs, labels=labels, mixup=wrong)
+            raises_one_sentence(call, TypeError, "mixup=", "as Mixup.plan(...) returns it")
     for wrong in ("bert-base-uncased", None, {"model_type": "bert"}):
         call = partial(AutoMixupModelForSequenceClassification.from_config, wrong)
         raises_one_sentence(call, TypeError, f"config={wrong!r}", "from_pretrained")

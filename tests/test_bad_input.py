@@ -61,7 +61,7 @@ MISTAKES = {
         {"other.csv": columns(GOOD)},
         "did you mean accuracy",
     ),
-    "batches of no rows": ([*TRAIN, "--per_device_train_batch_size", "0"], {}, "should be at least 1"),
+    "batches of no rows": ([*TRAIN, "--per_device_train_batch_size", "0"], {}, "a whole number from 1 to"),
     "four tokens for a pair": (
         [*TRAIN, "--max_seq_length", "4"],
         {"train.csv": columns([("a", "b", "x"), ("c", "d", "y")], ("sentence1", "sentence2", "label"))},

@@ -36,7 +36,7 @@ from hf_mixup.compare.packing import pack
 from hf_mixup.errors import UsageError, install_hint
 from hf_mixup.glue.arguments import parse_arguments
 from hf_mixup.glue.metrics import load_metric, scores_to_predictions
-from hf_mixup.glue.options import check_ranges
+from hf_mixup.glue.options import check_length_and_schedule
 from hf_mixup.trainer import MixupTrainingArguments
 
 _BATCH = 64
@@ -72,7 +72,7 @@ def training_arguments(
     """
     argv = _argv(options, files, task, model, "unused", seed=0)
     (_, data_args, training_args), _ = parse_arguments(argv, ARGUMENTS)
-    check_ranges(training_args)
+    check_length_and_schedule(training_args)
     run_glue_mixup.check_request(data_args, training_args)
     return training_args
 

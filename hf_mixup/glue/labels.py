@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from datasets import ClassLabel
 from transformers import PreTrainedConfig
 
@@ -34,6 +35,8 @@ _INTEGER = re.compile(r"[+-]?\d{1,4000}")
 # What CSV files write for "no value"; among numbers such a word is a missing label and not a class of its own.
 _MISSING_WORDS = {"na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na"}
 _SUM_TOLERANCE = 1e-3
+# Models compute in single precision.
+_LARGEST_SCORE = torch.finfo(torch.float32).max
 _UNLABELLED = (
     "the label -1 stands for 'unlabelled' and is allowed in a test file only; "
     "drop the row, or give the class another name"
@@ -249,9 +252,10 @@ class Labels:
             raise UsageError(
                 f"{split.row_name(row)}: the label {quoted(value)} should be a number, this is a regression"
             )
-        if not math.isfinite(score):
+        if not -_LARGEST_SCORE <= score <= _LARGEST_SCORE:
             raise UsageError(
-                f"{split.row_name(row)}: the label {cut(str(value))} is not a finite number; drop the row"
+                f"{split.row_name(row)}: the label {cut(str(value))} is not a finite number in single precision, "
+                f"which ends at {_LARGEST_SCORE:.4g}; correct it or drop the row"
             )
         # The one GLUE task with scores has them from 0 to 5, and marks the rows of its test set with -1.
         if self.ids and score == -1:

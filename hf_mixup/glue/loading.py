@@ -159,6 +159,8 @@ def load_local_split(path: str) -> Split:
     read: Callable[[str], dict[str, list[Any]]] = _read_csv if kind == "csv" else _read_json
     try:
         data = read(path)
+    except MemoryError as error:
+        raise UsageError(f"{path} does not fit into the memory of this machine; give a part of it") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text; save it with the encoding UTF-8") from error
     except OSError as error:
@@ -211,7 +213,7 @@ def _read_json(path: str) -> dict[str, list[Any]]:
     except UsageError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {first_line(error)}") from error
+        raise UsageError(f"{path} is not valid JSON: {_json_fault(error)}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UsageError(f"{path}, row {number} is not an object with named values, such as {{...}}")
@@ -241,10 +243,17 @@ def _read_json_lines(text: str, path: str) -> list[Any]:
                 if number == 1 and _is_one_object(text):
                     raise UsageError(_one_object_sentence(path)) from error
                 raise UsageError(
-                    f"{path}, line {number} is not valid JSON ({getattr(error, 'msg', error)}); "
+                    f"{path}, line {number} is not valid JSON ({getattr(error, 'msg', _json_fault(error))}); "
                     "the file should hold one object per line, or one list of objects"
                 ) from error
     return rows
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    # Of the numbers, Python reads those of 4,300 digits and less.
+    return "it has a number of too many digits" if "digits" in str(error) else first_line(error)
 
 
 def _is_one_object(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -15,35 +14,18 @@ from hf_mixup.mixing.ratios import BatchWeights
 from hf_mixup.modeling.auto import MODELS
 from hf_mixup.trainer import MixupTrainingArguments
 
-# The lowest value that is allowed, and the bound that is no longer allowed.
-_RANGES = {
-    "seed": (0, 2**32),
-    "data_seed": (0, 2**32),
-    "per_device_train_batch_size": (1, math.inf),
-    "per_device_eval_batch_size": (1, math.inf),
-    "gradient_accumulation_steps": (1, math.inf),
-    "learning_rate": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "label_smoothing_factor": (0, 1),
-    "dataloader_num_workers": (0, math.inf),
-}
 _KINDS_WITHOUT_ONE_CLASS = {"regression": "scores", "multi": "lists of classes"}
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
-def check_ranges(training_args: MixupTrainingArguments) -> None:
-    """Check that seeds, batch sizes and rates are numbers that a training can have.
+def check_length_and_schedule(training_args: MixupTrainingArguments) -> None:
+    """Check that there is something to train, and that the schedule of the learning rate can be made.
 
     Raises:
-        UsageError: naming the first flag whose value is out of range.
+        UsageError: if not.
     """
-    for name, (lowest, bound) in _RANGES.items():
-        value = getattr(training_args, name)
-        if value is not None and not lowest <= value < bound:
-            above = "" if bound == math.inf else f" and below {bound}"
-            raise UsageError(f"--{name} should be at least {lowest}{above}, got {value}")
     _check_schedule(training_args)
-    if training_args.max_steps <= 0 and not 0 < training_args.num_train_epochs < math.inf:
+    if training_args.max_steps <= 0 and training_args.num_train_epochs <= 0:
         raise UsageError(
             f"--num_train_epochs should be above 0, got {training_args.num_train_epochs}; "
             "or give the number of steps with --max_steps"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from hf_mixup.errors import whole_number
 from hf_mixup.mixing.checks import (
     check_choice,
     check_flag,
@@ -28,6 +29,8 @@ from hf_mixup.mixing.ratios import RATIOS, BatchWeights, Ratio, Spans
 MASK_POLICIES = (*ATTENTION_MASKS, "skip")
 CLEAN = ("none", "average", "alternate")
 LABEL_WEIGHTS = ("ratio", "compounded", "learned")
+# A run answers SIGTERM after the last update of a batch.
+_MOST_UPDATES = 100
 # The options that are fields of a method as they are; the others are parts of one, or change others along.
 GENERAL_OPTIONS = ("partner", "per_sample", "attention_mask", "label_weight", "updates", "start", "stop")
 
@@ -69,7 +72,7 @@ class Method:
         clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
         label_weight: `ratio`, the drawn lambda; `compounded`, what is left of the own row after mixing a residual
             stream in several blocks; or `learned`, by a gate that reads the mixed pooled vector.
-        updates: how many optimizer updates each batch makes, each with draws of its own.
+        updates: how many optimizer updates each batch makes, from 1 to 100, each with draws of its own.
         prob: the share of batches that are mixed, in [0, 1].
         start: mixing starts at this fraction of the training, in [0, 1].
         stop: and stops at this one.
@@ -117,7 +120,7 @@ class Method:
         for name in ("per_feature", "one_layer", "dot_product"):
             check_flag(name, getattr(self, name))
         check_share("mixup_prob", self.prob)
-        check_whole("mixup_updates", self.updates)
+        check_whole("mixup_updates", self.updates, highest=_MOST_UPDATES)
         if not isinstance(self.ratio, Ratio | AttentionProbe | BatchWeights | Spans):
             raise ValueError(
                 f"ratio={shown(self.ratio)} is not allowed for a method that mixes: give a Ratio, AttentionProbe, "
@@ -403,7 +406,8 @@ def _number(part: object, name: str = "pooled") -> int | str | None:
     """A number of a layer or head, or its name; None for what is neither."""
     if isinstance(part, str):
         part = part.strip()
-        return part if part == name else int(part) if part.isdecimal() else None
+        number = whole_number(part)
+        return part if part == name else None if number is None or number < 0 else number
     return int(part) if is_whole(part) and part >= 0 else None
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from hf_mixup.errors import nearest
 
+_SMALLEST, _LARGEST = 1e-6, 1e6
+
 
 def is_number(given: object) -> bool:
     """Whether it is a real number: no string, no tensor and no bool; it may still be NaN or infinite.
@@ -30,9 +32,11 @@ def is_whole(given: object) -> bool:
 
 
 def check_positive(name: str, given: object) -> None:
-    """Raise a ValueError unless it is a finite number above 0."""
-    if not is_number(given) or not 0 < given < math.inf:
-        raise ValueError(f"{name}={shown(given)} is not allowed: give a finite number above 0.")
+    """Raise a ValueError unless it is a number above 0 with which single precision can compute, 1e-6 to 1e6."""
+    if not is_number(given) or not _SMALLEST <= given <= _LARGEST:
+        raise ValueError(
+            f"{name}={shown(given)} is not allowed: give a finite number above 0, from {_SMALLEST} to {_LARGEST:,.0f}."
+        )
 
 
 def check_share(name: str, given: object) -> None:
@@ -47,10 +51,11 @@ def check_inner_share(name: str, given: object) -> None:
         raise ValueError(f"{name}={shown(given)} is not allowed: give a number above 0 and below 1.")
 
 
-def check_whole(name: str, given: object, lowest: int = 1) -> None:
-    """Raise a ValueError unless it is a whole number of at least `lowest`."""
-    if not is_whole(given) or given < lowest:
-        raise ValueError(f"{name}={shown(given)} is not allowed: give a whole number of at least {lowest}.")
+def check_whole(name: str, given: object, lowest: int = 1, highest: float = math.inf) -> None:
+    """Raise a ValueError unless it is a whole number from `lowest` to `highest`."""
+    if not is_whole(given) or not lowest <= given <= highest:
+        upper = "" if highest == math.inf else f" and at most {highest}"
+        raise ValueError(f"{name}={shown(given)} is not allowed: give a whole number of at least {lowest}{upper}.")
 
 
 def check_flag(name: str, given: object) -> None:
@@ -113,7 +118,11 @@ def shown(given: object) -> str:
         >>> shown("hidden"), shown(torch.zeros(2, 1))
         ("'hidden'", 'tensor([[0.], [0.]])')
     """
-    text = " ".join(repr(given).split())
+    try:
+        text = " ".join(repr(given).split())
+    except (ValueError, RecursionError):
+        # Python writes no number of more than 4,300 digits, and nothing that is nested without an end.
+        text = f"a {type(given).__name__} that is too long to be shown"
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 

@@ -17,6 +17,8 @@ from hf_mixup.mixing.checks import (
     shown,
 )
 
+# Of a step: more take longer than the rest of it, or fill the memory.
+_MOST_DRAWS = _MOST_POINTS = 1000
 RATIOS = ("beta", "beta-max", "max-of-n", "constant")
 
 
@@ -33,8 +35,8 @@ class Ratio:
 
     Args:
         kind: one of the above.
-        alpha: > 0, finite; for the three Beta kinds.
-        draws: >= 1; for `max-of-n`.
+        alpha: from 1e-6 to 1e6; for the three Beta kinds.
+        draws: from 1 to 1000; for `max-of-n`.
         lam: in [0, 1]; for `constant`.
 
     Raises:
@@ -66,7 +68,7 @@ class Ratio:
         if self.alpha is not None:
             check_positive("mixup_alpha", self.alpha)
         if self.draws is not None:
-            check_whole("mixup_draws", self.draws)
+            check_whole("mixup_draws", self.draws, highest=_MOST_DRAWS)
         if self.lam is not None:
             check_share("mixup_lambda", self.lam)
 
@@ -118,10 +120,11 @@ class BatchWeights:
 
     Args:
         kind: one of the above.
-        points: how many points are mixed of a batch; for `pairs`, how many ratios are drawn, each for all pairs.
-        alpha: > 0, finite; for `softmax-beta` and `pairs`.
-        temperature: > 0; for the softmax kinds. Low temperatures let single rows lead; at 1, with draws from [0, 1],
-            no row has more than e times the weight of another.
+        points: how many points are mixed of a batch, from 1 to 1000; for `pairs`, how many ratios are drawn, each for
+            all pairs.
+        alpha: from 1e-6 to 1e6; for `softmax-beta` and `pairs`.
+        temperature: from 1e-6 to 1e6; for the softmax kinds. Low temperatures let single rows lead; at 1, with
+            draws from [0, 1], no row has more than e times the weight of another.
 
     Raises:
         ValueError: an unknown kind, or a parameter that is missing, not used by the kind, or out of range.
@@ -139,7 +142,7 @@ class BatchWeights:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, BATCH_WEIGHTS)
-        check_whole("mixup_points", self.points)
+        check_whole("mixup_points", self.points, highest=_MOST_POINTS)
         unused = {"softmax-uniform": "alpha", "pairs": "temperature"}.get(self.kind)
         for name in ("alpha", "temperature"):
             value = getattr(self, name)

@@ -101,6 +101,7 @@ class MixupModel(PreTrainedModel):
         self, inputs: dict[str, Tensor | None], labels: Tensor | None, mixup: Plan, **kwargs: Any
     ) -> MixupSequenceClassifierOutput:
         """Encode, mixing on the way; then mix the pooled vector, classify it and mix the logits, as the plan says."""
+        check_type("mixup", mixup, Plan, "the plan of a batch, as Mixup.plan(...) returns it")
         if labels is not None:
             raise ValueError(
                 "labels were given together with a mixup plan: leave them out of the mixed forward pass and compute "
@@ -183,7 +184,6 @@ class MixupModel(PreTrainedModel):
             ValueError: the plan is for another number of rows, or names a block or a head that the model does not
                 have.
         """
-        check_type("mixup", mixup, Plan, "the plan of a batch, as Mixup.plan(...) returns it")
         source = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
         if mixup.rows != source.shape[0]:
             raise ValueError(f"The plan is for {mixup.rows} rows, but the batch has {source.shape[0]}.")

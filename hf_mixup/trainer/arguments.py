@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -14,11 +13,15 @@ import torch
 from transformers import TrainingArguments
 
 from hf_mixup.methods import METHODS, Method
-from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, is_whole, plain, plain_in_any_order
+from hf_mixup.mixing.checks import check_choice, did_you_mean, is_number, plain, plain_in_any_order, shown
 from hf_mixup.trainer.legacy import LEGACY_FLAGS
 from hf_mixup.trainer.length_pairs import check_even
+from hf_mixup.trainer.ranges import check_ranges
 
 logger = logging.getLogger(__name__)
+
+# Others become 0 or infinite where they are multiplied and summed in single precision.
+_CLASS_WEIGHTS = 1e-6, 1e6
 
 
 def _naming_the_right_one(arguments: type) -> type:
@@ -54,10 +57,10 @@ class MixupTrainingArguments(TrainingArguments):
     Args:
         mixup_method: the method, by name (see `hf_mixup.methods.METHODS`); `none` is plain fine-tuning.
         mixup_alpha: parameter of Beta(alpha, alpha), > 0.
-        mixup_draws: draws of which the largest is taken, for `max-of-n`, >= 1.
+        mixup_draws: draws of which the largest is taken, for `max-of-n`, from 1 to 1000.
         mixup_lambda: the own row's share, in [0, 1], for `constant`.
         mixup_ratio: the distribution of lambda: `beta`, `beta-max`, `max-of-n` or `constant`.
-        mixup_points: for methods that mix whole batches: how many points of a batch, >= 1.
+        mixup_points: for methods that mix whole batches: how many points of a batch, from 1 to 1000.
         mixup_temperature: of the softmax that weighs the rows of a whole batch, > 0.
         mixup_attention_layer: for `attentionmix`: the block whose attention weighs the tokens, from 1.
         mixup_attention_head: and its head, from 0, or `average`.
@@ -73,7 +76,8 @@ class MixupTrainingArguments(TrainingArguments):
         mixup_clean_weight: the weight of the clean rows for `average`, above 0 and below 1.
         mixup_label_weight: `ratio`, `compounded` (what several mixes of a residual stream leave of the own row) or
             `learned` (by a gate, for `nonlinear`).
-        mixup_updates: how many optimizer updates each batch makes, each with draws of its own, >= 1.
+        mixup_updates: how many optimizer updates each batch makes, each with draws of its own, from 1 to 100.
+            SIGTERM is answered after the last of them.
         mixup_prob: the share of batches that are mixed, in [0, 1].
         mixup_start, mixup_stop: the fractions of the training between which batches are mixed.
         class_weights: `balanced`, or one weight a class such as `1,2.5`.
@@ -95,7 +99,8 @@ class MixupTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Parameter of Beta(alpha, alpha), > 0. Default: the method's."}
     )
     mixup_draws: int | None = field(
-        default=None, metadata={"help": "For max-of-n: the number of draws of lambda, >= 1. Default: the method's."}
+        default=None,
+        metadata={"help": "For max-of-n: the number of draws of lambda, 1 to 1000. Default: the method's."},
     )
     mixup_lambda: float | None = field(
         default=None, metadata={"help": "For --mixup_ratio constant: the own row's share, from 0 to 1."}
@@ -106,7 +111,9 @@ class MixupTrainingArguments(TrainingArguments):
     )
     mixup_points: int | None = field(
         default=None,
-        metadata={"help": "For methods that mix whole batches: the points of a batch, >= 1. Default: the method's."},
+        metadata={
+            "help": "For methods that mix whole batches: the points of a batch, 1 to 1000. Default: the method's."
+        },
     )
     mixup_temperature: float | None = field(
         default=None,
@@ -170,7 +177,10 @@ class MixupTrainingArguments(TrainingArguments):
     )
     mixup_updates: int | None = field(
         default=None,
-        metadata={"help": "Optimizer updates that each batch makes, each with draws of its own. Default: 1."},
+        metadata={
+            "help": "Optimizer updates that each batch makes, 1 to 100, each with draws of its own; SIGTERM waits for "
+            "them. Default: 1."
+        },
     )
     mixup_prob: float | None = field(
         default=None, metadata={"help": "The share of batches that are mixed, from 0 to 1. Default: the method's."}
@@ -200,9 +210,7 @@ class MixupTrainingArguments(TrainingArguments):
         self.mixup_layers = plain_in_any_order(self.mixup_layers)
         self.mixup()
         self.parse_class_weights()
-        # What numpy's generators take.
-        if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed!r} is not allowed: give a whole number from 0 and below 2**32.")
+        check_ranges(self)
         self._join_on_cpus()
         super().__post_init__()
         if self.groups_pairs():
@@ -245,9 +253,11 @@ class MixupTrainingArguments(TrainingArguments):
                 weights = []
         else:
             weights = list(given) if isinstance(given, Sequence) else []
-        if not weights or not all(is_number(weight) and 0 < weight < math.inf for weight in weights):
+        lowest, highest = _CLASS_WEIGHTS
+        if not weights or not all(is_number(weight) and lowest <= weight <= highest for weight in weights):
             raise ValueError(
-                f"class_weights={given!r} is not allowed: give balanced, or one number above 0 for each class: 1,2.5."
+                f"class_weights={shown(given)} is not allowed: give balanced, or one number above 0 for each class, "
+                f"such as 1,2.5, from {lowest} to {highest:,.0f}."
             )
         return weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from datasets import Dataset
 from hf_mixup.mixing import infer_problem_type
 from hf_mixup.mixing.objectives import IGNORE_INDEX, MULTI_LABEL, check_labels, has_several
 
+SINGLE_LABEL = "single_label_classification"
 COLUMNS = ("label", "labels", "label_ids")
 
 
@@ -49,6 +51,43 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> bool | None:
                 "give the labels."
             )
     return any(missing) if missing else None
+
+
+class CheckedClasses:
+    """A collator that looks at the class ids of its batches, while they are on the CPU.
+
+    A device would end the process for one that the model does not have, and say nothing of the row.
+
+    Args:
+        collator: what makes the batches.
+        config: that of the model.
+        what: which data set the sentence names.
+
+    Raises:
+        ValueError: in a call, for a class id that the model does not have.
+    """
+
+    def __init__(self, collator: Any, config: Any, what: str) -> None:
+        self.collator, self.what = collator, what
+        self.num_labels, self.problem_type = getattr(config, "num_labels", 1), getattr(config, "problem_type", None)
+
+    def __call__(self, rows: list[Any]) -> Any:
+        batch = self.collator(rows)
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        if isinstance(labels, torch.Tensor) and self.num_labels > 1 and self.problem_type in (None, SINGLE_LABEL):
+            labels = as_loss_takes(labels, self.problem_type)
+            if not labels.is_floating_point():
+                try:
+                    check_labels(labels, SINGLE_LABEL, self.num_labels)
+                except ValueError as error:
+                    raise ValueError(f"A batch of the {self.what}: {error}") from error
+        return batch
+
+
+def check_has_rows(dataset: Any, what: str) -> None:
+    """Raise a ValueError for a data set without rows."""
+    if isinstance(dataset, Sized) and len(dataset) == 0:
+        raise ValueError(f"The {what} has no rows: give it at least one.")
 
 
 def as_loss_takes(labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:

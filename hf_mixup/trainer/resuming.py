@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
-from hf_mixup.errors import as_one_line
+from hf_mixup.errors import as_one_line, cut
 from hf_mixup.trainer.checkpoints import STATE, CheckpointError, check_weights_fit, make_way
 from hf_mixup.trainer.checksums import CHECKSUMS
+from hf_mixup.trainer.label_gate import FILE, LabelGate
 from hf_mixup.trainer.processes import by_one
 from hf_mixup.trainer.run_settings import (
     SETTINGS,
@@ -202,7 +204,7 @@ class ResumingMixin:
             self._tell(checkpoint, lost_state(self.optimizer))
             self._tell(checkpoint, other_rate(self.lr_scheduler))
         if self._label_gate is not None:
-            self._label_gate.load(checkpoint)
+            _load_gate(self._label_gate, checkpoint)
         self._saved_step = (self.state.global_step, self._train_batch_size)
 
     def _other_settings(self, checkpoint: str) -> Iterator[str]:
@@ -227,6 +229,16 @@ class ResumingMixin:
         if self.is_world_process_zero():
             for sentence in sentences:
                 logger.warning(f"{checkpoint} {sentence}.")
+
+
+def _load_gate(gate: LabelGate, checkpoint: str) -> None:
+    try:
+        gate.load(checkpoint)
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The {FILE} of {checkpoint} does not fit the gate of this model ({cut(as_one_line(error), 200)}): resume "
+            "with the model and the options that it was trained with."
+        ) from error
 
 
 def _check_groups(checkpoint: str, names: list[set[str]], optimizer: Any) -> None:

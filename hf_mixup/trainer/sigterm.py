@@ -26,8 +26,10 @@ def save_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
     Inside, the signal is only noted, and a second one too. After the optimizer step in which it came, all processes
     save a checkpoint together, also if only one of them got the signal, and leave `train` by `SystemExit`, so that no
-    half-trained model passes for a finished one. In any other than the main thread, where Python allows no signal
-    handlers, SIGTERM ends the process at once as usual.
+    half-trained model passes for a finished one. The step ends with the last of its `gradient_accumulation_steps`
+    batches, or of its `mixup_updates` updates, of which there are 100 at most: a checkpoint between them could not be
+    resumed exactly. In any other than the main thread, where Python allows no signal handlers, SIGTERM ends the
+    process at once as usual.
 
     transformers' `enable_jit_checkpoint` asks each process for itself and may save in the middle of a step, whose
     random numbers are then drawn twice: it neither stops several processes together nor resumes exactly.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ from hf_mixup.trainer.deepspeed import is_partitioned, look_before_update, witho
 from hf_mixup.trainer.fit import check_adapter, check_attention, check_labels_fit
 from hf_mixup.trainer.hub import HubMixin
 from hf_mixup.trainer.label_gate import LabelGate
-from hf_mixup.trainer.labels import as_loss_takes, check_train_labels
+from hf_mixup.trainer.labels import CheckedClasses, as_loss_takes, check_has_rows, check_train_labels
 from hf_mixup.trainer.late_weights import LateWeights, scale_gradients
 from hf_mixup.trainer.launch import check_launch, in_lockstep, late_weights_error
 from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
@@ -224,12 +224,36 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         """As `Trainer.get_train_dataloader`; looks at the labels first, which on a GPU would end the process.
 
         Raises:
-            ValueError: labels that the model cannot be trained with.
+            ValueError: labels that the model cannot be trained with, or no rows.
         """
+        check_has_rows(self.train_dataset, "train_dataset")
         self._check_same_data("training", self.train_dataset)
         if self._computes_loss():
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
-        return super().get_train_dataloader()
+        with self._checked_classes("train_dataset"):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As `Trainer.get_eval_dataloader`, but a class id that the model does not have is a sentence.
+
+        Raises:
+            ValueError: no rows.
+        """
+        named = self.eval_dataset if eval_dataset is None else eval_dataset
+        check_has_rows(self.eval_dataset[named] if isinstance(named, str) else named, "eval_dataset")
+        with self._checked_classes("eval_dataset"):
+            return super().get_eval_dataloader(eval_dataset)
+
+    @contextmanager
+    def _checked_classes(self, what: str) -> Iterator[None]:
+        """Batches of a loader that is made inside are looked at before they are moved to a device."""
+        collator = self.data_collator
+        if self._computes_loss():
+            self.data_collator = CheckedClasses(collator, self._config(), what)
+        try:
+            yield
+        finally:
+            self.data_collator = collator
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -261,7 +285,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         """
         strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
         try:
-            return super().get_test_dataloader(test_dataset)
+            with self._checked_classes("test_dataset"):
+                return super().get_test_dataloader(test_dataset)
         finally:
             self.args.train_sampling_strategy = strategy
 

@@ -292,6 +292,8 @@ def test_predictions_in_words():
         (csv("1", "NA", "0"), None, "row 2: the label 'NA' is not a number"),
         (csv("0.5", "nan"), None, "row 2: the label 'nan' is not a number"),
         (csv("0.5", "inf"), None, "row 2: the label inf is not a finite number"),
+        (csv("0.5", "1e39"), None, "row 2: the label 1e+39 is not a finite number in single precision"),
+        (json_split(0.5, 10**400), None, "(401 characters) is not a finite number in single precision"),
         (csv("0", "-1", "1"), None, "row 2: the label -1 stands for 'unlabelled'"),
         (csv("0", "-1"), "mrpc", "row 2: the label -1 stands for 'unlabelled'"),
         (csv("4.5", "-1"), "stsb", "row 2: the label -1 stands for 'unlabelled'"),

@@ -12,34 +12,35 @@ def arguments(**given):
     return MixupTrainingArguments(output_dir="unused", use_cpu=True, **given)
 
 
+def test_there_is_something_to_train():
+    options.check_length_and_schedule(arguments(num_train_epochs=0, max_steps=3))
+    with pytest.raises(UsageError, match="--num_train_epochs should be above 0, got 0"):
+        options.check_length_and_schedule(arguments(num_train_epochs=0))
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "given", "sentence"),
     [
-        ("seed", -1, "at least 0"),
-        ("seed", 2**32, "below 4294967296"),
-        ("per_device_train_batch_size", 0, "at least 1"),
-        ("per_device_eval_batch_size", -1, "at least 1"),
-        ("gradient_accumulation_steps", 0, "at least 1"),
-        ("learning_rate", -1e-5, "at least 0"),
-        ("learning_rate", float("nan"), "got nan"),
-        ("weight_decay", float("nan"), "got nan"),
-        ("dataloader_num_workers", -1, "at least 0"),
-        ("num_train_epochs", 0, "above 0"),
-        ("num_train_epochs", float("nan"), "above 0"),
-        ("label_smoothing_factor", 1.0, "at least 0 and below 1"),
-        ("label_smoothing_factor", -0.1, "at least 0 and below 1"),
+        ("cosine_with_min_lr", None, "min_lr"),
+        ("warmup_stable_decay", None, "num_decay_steps"),
+        ("linear", {"num_cycles": 2}, "num_cycles"),
+        ("cosine", {"num_cycles": float("inf")}, "math domain error"),
+        ("cosine", {"num_cycles": "two"}, "two"),
     ],
 )
-def test_numbers_out_of_range(name, value, sentence):
-    args = arguments()
-    options.check_ranges(args)
-    setattr(args, name, value)
-    with pytest.raises(UsageError, match=f"--{name} should be .*{sentence}"):
-        options.check_ranges(args)
+def test_schedules_that_cannot_be_made(name, given, sentence):
+    wrong = arguments(lr_scheduler_type=name, lr_scheduler_kwargs=given)
+    with pytest.raises(UsageError, match=f"^--lr_scheduler_type {name} cannot be made .*{sentence}"):
+        options.check_length_and_schedule(wrong)
 
 
-def test_epochs_do_not_count_beside_steps():
-    options.check_ranges(arguments(num_train_epochs=0, max_steps=3))
+def test_schedules_that_can_be_made():
+    for name in ("linear", "constant", "cosine", "polynomial", "reduce_lr_on_plateau", "inverse_sqrt"):
+        given = {"eval_strategy": "steps"} if "plateau" in name else {}
+        options.check_length_and_schedule(arguments(lr_scheduler_type=name, **given))
+    options.check_length_and_schedule(
+        arguments(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.1})
+    )
 
 
 WEIGHTS, SMOOTHING = {"class_weights": "1,2"}, {"label_smoothing_factor": 0.1}

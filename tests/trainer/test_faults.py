@@ -110,6 +110,8 @@ class Signalled(MixupTrainer):
     [
         (3, {"gradient_accumulation_steps": 2, "max_steps": 7}),
         (6, {}),
+        # It comes in the first of three updates, and the checkpoint after the last.
+        (3, {"mixup_updates": 3}),
         (4, {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, **BEST}),
         (3, {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, **BEST}),
         (5, {"save_strategy": "epoch", **EPOCHS, **BEST}),

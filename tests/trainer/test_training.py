@@ -8,12 +8,15 @@ import optuna
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_mixup import METHODS, MixupTrainer, MixupTrainerMixin, MixupTrainingArguments, NonFiniteLossError
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing import StepKey
+from hf_mixup.trainer import CheckpointError
+from hf_mixup.trainer.checksums import CHECKSUMS
 from tests.modeling import reference
 from tests.tiny import (
     FAMILIES,
@@ -154,6 +157,11 @@ def test_a_learned_label_weight_is_trained_beside_the_model(tmp_path):
     checkpoint = tmp_path / "checkpoint-3"
     _, report = PARENTS["bert"].from_pretrained(checkpoint, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
+    (checkpoint / CHECKSUMS).unlink()
+    for weights in ({"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}, {"weight": torch.zeros(1, 32)}):
+        save_file(weights, checkpoint / "label_gate.safetensors")
+        with pytest.raises(CheckpointError, match="label_gate.safetensors of .*-3 does not fit the gate"):
+            train(tmp_path, **options, resume=str(checkpoint))
     (checkpoint / "label_gate.safetensors").unlink()
     with pytest.raises(ValueError, match="has no label_gate.safetensors"):
         train(tmp_path, **options, resume=str(checkpoint))

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import hf_mixup
+from tests.launching import python
 from tests.tiny import SENTENCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,21 @@ def test_one_version_everywhere():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert version("hf_mixup") == str(Version(hf_mixup.__version__)) == citation["version"]
     assert hf_mixup.__version__ in changelog
+
+
+WITHOUT_DATA_PACKAGES = """
+import sys
+
+sys.modules |= dict.fromkeys(("datasets", "evaluate", "pyarrow"))
+import hf_mixup.mixing, hf_mixup.methods, hf_mixup.modeling, hf_mixup.trainer
+from tests.trainer.runs import logged, train
+
+assert logged(train(sys.argv[1], max_steps=2, mixup_method="tmix"), "mixup_applied") == [1, 1]
+"""
+
+
+def test_what_trains_imports_without_datasets_and_evaluate(tmp_path):
+    python("-c", WITHOUT_DATA_PACKAGES, tmp_path)
 
 
 def test_the_command_is_installed():

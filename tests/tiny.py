@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AlbertConfig,
@@ -28,8 +28,12 @@ from transformers import (
     XLMRobertaConfig,
     set_seed,
 )
+from transformers.utils import is_datasets_available
 
 from hf_mixup.modeling.auto import MODELS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog",
@@ -135,15 +139,23 @@ def tiny_batch(family: str, rows: int = 5, length: int = 9, seed: int = 0) -> di
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
-def tiny_dataset(rows: int = 37, num_labels: int = 3, length: int = 9, seed: int = 0, **columns) -> Dataset:
-    """Random rows of equal length with a `label` column; more columns replace or add to these."""
+def tiny_dataset(rows: int = 37, num_labels: int = 3, length: int = 9, seed: int = 0, **columns) -> Dataset | list:
+    """Random rows of equal length with a `label` column; more columns replace or add to these.
+
+    Where the package `datasets` is not installed, they are a list of rows.
+    """
     generator = np.random.default_rng(seed)
     data = {
         "input_ids": generator.integers(5, VOCABULARY, (rows, length)).tolist(),
         "attention_mask": [[1] * length] * rows,
         "label": generator.integers(0, num_labels, rows).tolist(),
     }
-    return Dataset.from_dict({**data, **columns})
+    data |= columns
+    if not is_datasets_available():
+        return [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
+    from datasets import Dataset
+
+    return Dataset.from_dict(data)
 
 
 def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -37,6 +36,7 @@ from hf_mixup.errors import UsageError, install_hint
 from hf_mixup.glue.arguments import parse_arguments
 from hf_mixup.glue.metrics import load_metric, scores_to_predictions
 from hf_mixup.glue.options import check_length_and_schedule
+from hf_mixup.machine import processor
 from hf_mixup.trainer import MixupTrainingArguments
 
 _BATCH = 64
@@ -160,14 +160,6 @@ def where_it_ran() -> dict[str, Any]:
     packages = ("torch", "transformers")
     versions = {"hf_mixup": hf_mixup.__version__, **{name: version(name) for name in packages}}
     return {"machine": f"{processor()}, {accelerator}, {torch.get_num_threads()} threads", "versions": versions}
-
-
-def processor() -> str:
-    """The name of the processor, or of its kind where the system does not tell."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _argv(

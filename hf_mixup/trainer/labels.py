@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sized
 from typing import Any
 
 import torch
-from datasets import Dataset
 
 from hf_mixup.mixing import infer_problem_type
 from hf_mixup.mixing.objectives import IGNORE_INDEX, MULTI_LABEL, check_labels, has_several
+from hf_mixup.trainer.rows import is_dataset
 
 SINGLE_LABEL = "single_label_classification"
 COLUMNS = ("label", "labels", "label_ids")
@@ -33,7 +33,7 @@ def check_train_labels(dataset: Any, collator: Any, config: Any) -> bool | None:
         ValueError: in one sentence that names the first row that is wrong.
     """
     own_collator = (getattr(collator, "__module__", None) or "").split(".")[0] != "transformers"
-    if own_collator or not isinstance(dataset, Dataset) or dataset.format["type"] == "custom":
+    if own_collator or not is_dataset(dataset) or dataset.format["type"] == "custom":
         return None
     missing: list[bool] = []
     for column in (name for name in COLUMNS if name in dataset.column_names and len(dataset)):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,6 +21,7 @@ from hf_mixup.trainer.checkpoints import STATE, CheckpointError, check_weights_f
 from hf_mixup.trainer.checksums import CHECKSUMS
 from hf_mixup.trainer.label_gate import FILE, LabelGate
 from hf_mixup.trainer.processes import by_one
+from hf_mixup.trainer.rows import is_dataset
 from hf_mixup.trainer.run_settings import (
     SETTINGS,
     lost_state,
@@ -176,7 +176,7 @@ class ResumingMixin:
     def _model_columns(self) -> Any:
         """The training set, if it is a `datasets.Dataset` only with the columns that go into a batch."""
         dataset = self.train_dataset
-        if not isinstance(dataset, Dataset) or not self.args.remove_unused_columns:
+        if not is_dataset(dataset) or not self.args.remove_unused_columns:
             return dataset
         self._set_signature_columns_if_needed()
         return dataset.select_columns([name for name in dataset.column_names if name in self._signature_columns])

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from dataclasses import fields
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow
 import xxhash
-from datasets import Dataset
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.rows import is_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SETTINGS = "run_settings.json"
 # Where files go, what is logged, saved and pushed, and how fast it is: none of it changes what is trained.
@@ -65,7 +67,7 @@ def settings_of(args: MixupTrainingArguments, train_dataset: Any, optimizer: Any
     settings["optimizer"] = type(_unwrapped(optimizer)).__name__
     settings["lr_scheduler"] = type(scheduler).__name__
     settings["train_rows"] = len(train_dataset) if hasattr(train_dataset, "__len__") else None
-    settings["train_checksum"] = checksum_of(train_dataset) if isinstance(train_dataset, Dataset) else None
+    settings["train_checksum"] = checksum_of(train_dataset) if is_dataset(train_dataset) else None
     return json.loads(json.dumps(settings, default=lambda other: type(other).__name__))
 
 
@@ -165,10 +167,13 @@ def checksum_of(dataset: Dataset) -> str:
     """A checksum of the rows of a data set and their order, the same however they are stored.
 
     Example:
-        >>> rows = Dataset.from_dict({"label": [0, 1, 2]})
-        >>> checksum_of(rows) == checksum_of(rows.select([2, 1, 0]).select([2, 1, 0]))
+        >>> rows = Dataset.from_dict({"label": [0, 1, 2]})  # doctest: +SKIP
+        >>> checksum_of(rows) == checksum_of(rows.select([2, 1, 0]).select([2, 1, 0]))  # doctest: +SKIP
         True
     """
+    # Comes with `datasets`, which need not be installed.
+    import pyarrow
+
     sink = _Sink()
     writer = None
     for rows in dataset.with_format("arrow").iter(1000):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 ROOT = Path(__file__).resolve().parents[1]
+WORKER = ROOT / "tests" / "trainer" / "distributed_worker.py"
 
 
 def python(
@@ -39,6 +42,20 @@ def torchrun(
     """A script and its arguments in that many processes, which talk by gloo on a machine without a GPU."""
     module = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
     return python(*module, *arguments, timeout=timeout, **environment)
+
+
+def launch(
+    folder: Path,
+    runs: Mapping[str, Mapping[str, Any]],
+    processes: int = 2,
+    timeout: int = 240,
+    worker: Path = WORKER,
+    **environment: str,
+) -> list[dict[str, Any]]:
+    """The results of the runs of a worker, one dict for each process."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    torchrun(processes, worker, folder, folder / "runs.json", timeout=timeout, **environment)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
 def launch_arguments(config: Path) -> Namespace:

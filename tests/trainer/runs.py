@@ -7,6 +7,12 @@ from tests.tiny import tiny_dataset, tiny_model
 
 # AMPLIFY that mixes in nearly every batch; with the paper's alpha a third of the batches stay plain.
 STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
+# Transformers renamed gradient checkpointing; both ends of the supported range are tested.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
 
 
 def train(

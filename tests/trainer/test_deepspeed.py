@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from hf_mixup import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import fault_of
-from tests.trainer.test_distributed import STRONG, launch, logged, saved
+from tests.launching import launch
+from tests.trainer.test_distributed import STRONG, logged, saved
 
 pytestmark = [
     pytest.mark.slow,

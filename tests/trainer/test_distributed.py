@@ -1,8 +1,6 @@
 """Two real processes (torchrun, gloo); one launch makes all runs, because it takes longer to start than they do."""
 
-import json
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +11,11 @@ from safetensors.numpy import load_file
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
 from hf_mixup.trainer import LengthGroupedPairSampler
-from tests.launching import torchrun
+from tests.launching import launch
 from tests.modeling import reference
 from tests.tiny import tiny_dataset, tiny_model
 from tests.trainer import distributed_worker
 
-WORKER = Path(__file__).with_name("distributed_worker.py")
 STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
 # SGD, because Adam turns the rounding noise of a gradient that is 0 (the key biases) into full steps.
 SGD = {"optim": "sgd", "learning_rate": 0.05}
@@ -89,13 +86,6 @@ for order in ("random", "group_by_length"):
         RUNS[f"{order} resumed"] = {**later, "resume": f"{order}/checkpoint-6"}
 if RESUMES_ON_CPU:
     RUNS["resumed"] = {**CHECKPOINTS, "resume": "straight/checkpoint-2"}
-
-
-def launch(folder, runs, processes=2, timeout=240, worker=WORKER, **environment):
-    """The results of the runs, one dict for each process."""
-    (folder / "runs.json").write_text(json.dumps(runs))
-    torchrun(processes, worker, folder, folder / "runs.json", timeout=timeout, **environment)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
 def logged(result, name="loss"):

@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from hf_mixup import MixupTrainer
 from hf_mixup.mixing import PairPlan
 from tests.tiny import same_weights, tiny_batch, tiny_dataset, tiny_model, wordpiece_tokenizer
-from tests.trainer.runs import STRONG, logged, train
+from tests.trainer.runs import CHECKPOINTING, STRONG, logged, train
 
-# Transformers renamed gradient checkpointing; both ends of the supported range are tested.
-CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in TrainingArguments.__dataclass_fields__
-)
 # Adam turns the rounding noise of a gradient that is 0, such as the key biases', into full steps; SGD does not.
 SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant"}
 CONSTANT = {"mixup_ratio": "constant", "mixup_lambda": 0.7}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tests.launching import ROOT, launch_environment
+from tests.launching import ROOT, launch, launch_environment
 from tests.tiny import NUM_LAYERS, PARENTS
-from tests.trainer.test_distributed import CHECKPOINTS, SGD, STRONG, launch, logged, saved
+from tests.trainer.test_distributed import CHECKPOINTS, SGD, STRONG, logged, saved
 
 # PyTorch 2.6 cannot shard on a CPU, where streams are but names.
 needs_sharding_on_cpu = pytest.mark.skipif(

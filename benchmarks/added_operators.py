@@ -91,6 +91,16 @@ def added(plain: Calls, mixed: Calls) -> list[dict[str, Any]]:
     return sorted(names.values(), key=lambda entry: -abs(entry["seconds"]))
 
 
+def line_of(plain: Calls, mixed: Calls) -> dict[str, Any]:
+    """What is reported of the operators of a plain and a mixed step."""
+    operators = added(plain, mixed)
+    return {
+        "plain_seconds": sum(seconds for _, seconds in plain.values()),
+        "added_seconds": sum(each["seconds"] for each in operators),
+        "operators": operators[:NAMED],
+    }
+
+
 def table(lines: list[dict[str, Any]]) -> Table:
     """A row for each method: what a mixed step adds to a plain one, and by which operators."""
     threads = lines[0]["options"]["threads"]
@@ -113,13 +123,10 @@ def main() -> None:
         plain_host = in_a_process(seconds_of_a_batch, runs[0], False)
         lines = []
         for options in runs:
-            operators = added(plain, in_a_process(calls_and_seconds, options, True))
             line = {
                 **origin(command_of(given, known)),
                 "options": recorded(options),
-                "plain_seconds": sum(seconds for _, seconds in plain.values()),
-                "added_seconds": sum(each["seconds"] for each in operators),
-                "operators": operators[:NAMED],
+                **line_of(plain, in_a_process(calls_and_seconds, options, True)),
                 "host_seconds_added": in_a_process(seconds_of_a_batch, options, True) - plain_host,
             }
             lines.append(line)

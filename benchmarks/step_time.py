@@ -19,6 +19,7 @@ in every step, by a constant lambda where the method draws one. Reported, each f
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import multiprocessing
@@ -54,7 +55,7 @@ from transformers import (
 )
 
 from hf_mixup import METHODS, AutoMixupModelForSequenceClassification, MixupTrainer, MixupTrainingArguments
-from hf_mixup.compare.run import processor
+from hf_mixup.machine import processor
 from hf_mixup.methods import Method
 from hf_mixup.mixing.plan import AttentionProbe
 from hf_mixup.mixing.ratios import Ratio, Spans
@@ -198,7 +199,11 @@ def measure_rounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Seconds and page faults, each `[pairs, 2 + others]`: of the plain, the mixed and the other runs' mixed steps."""
     sides = [Side(options, mixed=False), Side(options, mixed=True)]
-    sides += [Side(other, mixed=True, like=sides[1]) for other in others]
+    return alternate(options, [*sides, *(Side(other, mixed=True, like=sides[1]) for other in others)])
+
+
+def alternate(options: argparse.Namespace, sides: Sequence[Side]) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and page faults, each `[pairs, sides]`, of steps on the same batches, after three to warm up."""
     for side in sides:
         for seed in range(3):
             side.step(random_batch(options, seed))
@@ -216,7 +221,11 @@ def measure_rounds(
 def start_of_peak(options: argparse.Namespace, mixed: bool) -> Callable[[], float]:
     """Counts the memory of this process from here on; returns what gives the MiB at its peak since."""
     if on_gpu(options):
-        return lambda: torch.cuda.max_memory_allocated() / 2**20
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        return lambda: (torch.cuda.max_memory_allocated() - held) / 2**20
     # The code of the libraries, which a process reads in as it is used, is not to count.
     small = {"model": "tiny", "depth": depth_of(options), "batch": 2, "length": 8}
     small = argparse.Namespace(**vars(options) | small)
@@ -298,6 +307,12 @@ def target(options: argparse.Namespace) -> float:
     return 1.01
 
 
+def memory_target(options: argparse.Namespace) -> float | None:
+    """The ratio of the peak memory that a mixed step must not exceed; None for two passes, and clean rows along."""
+    method = method_of(options)
+    return None if isinstance(method.ratio, Spans) or method.clean == "average" else 1.02
+
+
 def method_of(options: argparse.Namespace) -> Method:
     """The method with the options of the command line."""
     given = {name.removeprefix("mixup_"): getattr(options, name) for name in MIXED_OPTIONS[1:]}
@@ -315,30 +330,45 @@ def measure(runs: Sequence[argparse.Namespace], command: str) -> list[dict[str, 
     plain_memory = in_a_process(peak_memory, runs[0], False)
     plain_calls = in_a_process(calls, runs[0], False)
     results = []
-    for options, mixed_times, mixed_faults in zip(runs, times.T[1:], faults.T[1:], strict=True):
-        ratios = mixed_times / times[:, 0]
-        interval = bootstrap((ratios,), np.median, confidence_level=0.95, rng=0).confidence_interval
+    for column, options in enumerate(runs, start=1):
         memory = [plain_memory, in_a_process(peak_memory, options, True)]
         frames, due = in_a_process(compiled_frames, options)
-        mixed_calls = in_a_process(calls, options, True)
         results.append(
             {
                 **origin(command),
-                "options": recorded(options),
-                "ratio_median": float(np.median(ratios)),
-                "ratio_interval_95": [float(interval.low), float(interval.high)],
-                "ratio_target": target(options),
-                "plain_step_median_seconds": float(np.median(times[:, 0])),
-                "page_faults_median": [float(np.median(each)) for each in (faults[:, 0], mixed_faults)],
-                "memory_ratio": memory[1] / memory[0],
-                "memory_mib": memory,
+                **times_of(options, times[:, [0, column]]),
+                "page_faults_median": np.median(faults[:, [0, column]], axis=0).tolist(),
+                **memory_of(memory),
                 "compiled_frames": frames,
                 "compiled_frames_due": due,
-                "added_per_step": {name: count - plain_calls[name] for name, count in mixed_calls.items()},
-                "seconds": np.stack([times[:, 0], mixed_times], axis=1).round(5).tolist(),
+                "added_per_step": added_calls(plain_calls, in_a_process(calls, options, True)),
             }
         )
     return results
+
+
+def times_of(options: argparse.Namespace, times: np.ndarray) -> dict[str, Any]:
+    """What is reported of the seconds `[pairs, 2]` of plain and mixed steps."""
+    ratios = times[:, 1] / times[:, 0]
+    interval = bootstrap((ratios,), np.median, confidence_level=0.95, rng=0).confidence_interval
+    return {
+        "options": recorded(options),
+        "ratio_median": float(np.median(ratios)),
+        "ratio_interval_95": [float(interval.low), float(interval.high)],
+        "ratio_target": target(options),
+        "plain_step_median_seconds": float(np.median(times[:, 0])),
+        "seconds": times.round(5).tolist(),
+    }
+
+
+def memory_of(mib: Sequence[float]) -> dict[str, Any]:
+    """What is reported of the peak memory of a plain and a mixed side."""
+    return {"memory_ratio": mib[1] / mib[0], "memory_mib": list(mib)}
+
+
+def added_calls(plain: Mapping[str, int], mixed: Mapping[str, int]) -> dict[str, int]:
+    """The calls that a mixed step has more than a plain one, of each kind."""
+    return {name: count - plain[name] for name, count in mixed.items()}
 
 
 def origin(command: str) -> dict[str, Any]:

@@ -72,8 +72,10 @@ def swap_spans(input_ids: Tensor, saliency: Tensor, segments: Tensor, partner: T
         The new ids `[batch, length]`.
     """
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    # sums[i, t] is the saliency before position t, so that a window's is the difference of two.
-    sums = torch.nn.functional.pad(saliency.double().cumsum(dim=-1), (1, 0))
+    # sums[i, t] is the saliency before position t, so that a window's is the difference of two. On a GPU the
+    # deterministic algorithms have no cumsum of floats.
+    before = positions.unsqueeze(-1) < torch.arange(len(positions) + 1, device=positions.device)
+    sums = saliency.double() @ before.double()
     mixed = input_ids
     for own, theirs, size, possible in _spans(segments, partner, window):
         own_start = _window_scores(sums, own, size, positions, torch.inf).argmin(dim=-1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_mixup.mixing.attention import attention_relevance, mean_over_tokens, token_ratio
 from hf_mixup.mixing.spans import gradient_saliency, own_share, segment_numbers, swap_spans
@@ -85,6 +86,24 @@ def test_a_text_of_special_tokens_alone_stays_as_it_is():
     segments, partner = segment_numbers(ids, None, SPECIAL), torch.tensor([1, 0])
     assert torch.equal(swap_spans(ids, torch.rand(2, 4), segments, partner), ids)
     assert own_share(segments, partner).tolist() == [1.0, 1.0]
+
+
+class FloatSums(TorchDispatchMode):
+    """Counts the cumulative sums of floats, of which a GPU has no deterministic algorithm."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.cumsum.default and args[0].is_floating_point()
+        return function(*args, **(kwargs or {}))
+
+
+def test_spans_are_swapped_by_deterministic_algorithms():
+    segments = torch.ones(2, 30, dtype=torch.int64)
+    with FloatSums() as sums:
+        torch.rand(2, 30).cumsum(dim=-1)
+        swap_spans(torch.arange(60).reshape(2, 30), torch.rand(2, 30), segments, torch.tensor([1, 0]))
+    assert sums.count == 1
 
 
 def test_saliency_is_the_root_mean_square_over_the_largest():

@@ -44,8 +44,12 @@ Calls = Mapping[tuple[str, str], tuple[float, float]]
 
 def calls_and_seconds(options: argparse.Namespace, mixed: bool) -> Calls:
     """The calls of a step and their seconds, nested ones apart, by operator and shapes of its inputs."""
+    return calls_and_seconds_of(options, Side(options, mixed))
+
+
+def calls_and_seconds_of(options: argparse.Namespace, side: Side) -> Calls:
+    """As `calls_and_seconds`, of a side that is there."""
     gpu = on_gpu(options)
-    side = Side(options, mixed)
     for seed in range(2):
         side.step(random_batch(options, seed))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]

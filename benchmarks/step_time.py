@@ -273,11 +273,15 @@ def compiled_frames(options: argparse.Namespace) -> tuple[int, int]:
 
 def calls(options: argparse.Namespace, mixed: bool) -> dict[str, int]:
     """How many kernel launches and waits for the device a step has; on a CPU, operator calls and reads of a value."""
+    return calls_of(options, Side(options, mixed))
+
+
+def calls_of(options: argparse.Namespace, side: Side) -> dict[str, int]:
+    """As `calls`, of a side that is there."""
     gpu = on_gpu(options)
     watched = {"operator_calls": None, "reads": READS}
     if gpu:
         watched = {"kernel_launches": LAUNCHES, "host_waits": WAITS}
-    side = Side(options, mixed)
     for seed in range(2):
         side.step(random_batch(options, seed))
     watch = profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])

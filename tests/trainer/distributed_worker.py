@@ -115,6 +115,7 @@ def run(
     trainer.train(resume_from_checkpoint=None if resume is None else str(folder.parent / resume))
     result = {
         "distributed_type": trainer.accelerator.distributed_type,
+        "backend": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
         "world_size": arguments.world_size,
         "plans": trainer.plans,
         "rows": trainer.rows,

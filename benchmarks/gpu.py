@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # As its own processes find them.
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
-from on_gpu.lines import WRONG, Lines, checkout, tables  # noqa: E402
+from on_gpu.lines import BEGINNING, WRONG, Lines, checkout, tables  # noqa: E402
 
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one, first_line  # noqa: E402
 
@@ -50,7 +50,7 @@ PHASES = {
     "timing": (2.5, 1, ("timing",)),
     "evidence": (2.0, 1, ("evidence",)),
 }
-PARTS = [part for _, _, parts in PHASES.values() for part in parts]
+MODULE = "on_gpu.{}"
 # Where packages of the wheels go before those of the environment.
 WITH_WHEELS = ("labels", "evidence")
 # Seconds that a check may take before it counts as hanging, and that ended processes get.
@@ -95,7 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = OneSentenceParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder of the results")
     parser.add_argument("--minutes", type=float, default=8, help="when to stop (default: 8)")
-    choices = [*PHASES, *(part for part in PARTS if part not in PHASES)]
+    parts = [part for _, _, parts in PHASES.values() for part in parts]
+    choices = dict.fromkeys([*PHASES, *parts])
     parser.add_argument("--parts", nargs="+", choices=choices, default=list(PHASES), help="only these (default: all)")
     parser.add_argument("--cpu", action="store_true", help="a CPU and small sizes")
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels of packages that are not installed")
@@ -180,23 +181,24 @@ class Run:
         self._lock = threading.Lock()
         self._busy: set[subprocess.Popen] = set()
         self._slots: list[threading.Thread] = []
+        # The checks of each part that this call need not try again.
+        self._done: dict[str, set[str]] = {}
         self._stopped = False
 
     def phases(self, deadline: float) -> None:
-        """One after the other; what a phase does not need is for the next ones."""
-        shares = {
-            phase: share
-            for phase, (share, _, parts) in PHASES.items()
-            if any(part in self.options.parts for part in parts)
-        }
-        while shares:
-            phase = next(iter(shares))
+        """Correctness and time, each with its share; then what they did not come to; then the evidence."""
+        # Some seconds for the table.
+        deadline -= 3
+        asked = [(share, at_once, self._asked(parts)) for share, at_once, parts in PHASES.values()]
+        shares = [share if parts else 0.0 for share, _, parts in asked]
+        for number, (share, at_once, parts) in enumerate(asked[:-1]):
             now = time.monotonic()
-            # Some seconds for the table.
-            until = now + (deadline - 3 - now) * shares[phase] / sum(shares.values())
-            del shares[phase]
-            _, at_once, parts = PHASES[phase]
-            self._side_by_side([part for part in parts if part in self.options.parts], at_once, until)
+            self._side_by_side(parts, at_once, now + (deadline - now) * share / max(share, sum(shares[number:])))
+        for _, at_once, parts in asked:
+            self._side_by_side(parts, at_once, deadline)
+
+    def _asked(self, parts: Sequence[str]) -> list[str]:
+        return [part for part in parts if part in self.options.parts]
 
     def is_wrong(self, part: str) -> bool:
         """Whether a check of a part failed or raised."""
@@ -214,15 +216,17 @@ class Run:
     def _side_by_side(self, parts: Sequence[str], at_once: int, until: float) -> None:
         cores = os.cpu_count() or 1
         at_once = min(at_once, cores, len(parts))
+        # The models for a CPU are tiny: more threads would only get in each other's way.
+        threads = 1 if self.options.cpu else max(1, cores // max(1, at_once))
         waiting = deque(parts)
 
         def work() -> None:
             while waiting and time.monotonic() < until and not self._stopped:
                 part = waiting.popleft()
                 try:
-                    self._part(part, max(1, cores // at_once), until)
+                    self._part(part, threads, until)
                 except Exception as error:
-                    self._add(part, {"check": "its process", "status": "error", "traceback": repr(error)})
+                    self._add(part, {"check": BEGINNING, "status": "error", "traceback": repr(error)})
 
         self._slots = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
         for slot in self._slots:
@@ -232,24 +236,17 @@ class Run:
 
     def _part(self, part: str, threads: int, until: float) -> None:
         """A part in processes of its own: a new one goes on where a check ended the one before."""
-        done, ended = self.lines.done(part), ""
-        if done and len(done) == len(self.lines.of(part)):
-            return
-        while ended is not None and time.monotonic() < until and not self._stopped:
+        done = self._done.setdefault(part, set(self.lines.done(part)))
+        known = self.lines.of(part)
+        while not (known and done >= known.keys()) and time.monotonic() < until and not self._stopped:
             before = len(done)
-            ended = self._process(part, threads, until, done)
+            self._process(part, threads, until, done)
+            known = self.lines.of(part)
             if len(done) == before:
-                # It ended before its first check.
-                if ended:
-                    self._add(part, {"check": "its process", "status": "error", "traceback": ended})
                 return
 
-    def _process(self, part: str, threads: int, until: float, done: list[str]) -> str | None:
-        """Read what a process tells, until all checks are made; `done` grows by those that were tried.
-
-        Returns:
-            What it printed, if it ended before that; None if not.
-        """
+    def _process(self, part: str, threads: int, until: float, done: set[str]) -> None:
+        """Read what a process tells, until all checks are made; `done` grows by those that were tried."""
         log = self.scratch / f"{part}.log"
         with open(log, "wb") as errors:
             process = subprocess.Popen(
@@ -261,8 +258,8 @@ class Run:
                 start_new_session=True,
             )
         self._busy.add(process)
-        checks: list[str] | None = None
-        current, since, buffer = None, time.monotonic(), b""
+        # What goes wrong before the first check has a line of its own.
+        current, since, buffer = BEGINNING, time.monotonic(), b""
         longest = LONGEST[self.device] if part != "evidence" else float("inf")
         hangs = False
         try:
@@ -280,28 +277,24 @@ class Run:
                     since = time.monotonic()
                     current = line.get("begin")
                     if "checks" in line:
-                        checks = line["checks"]
-                        self._write({"kind": "part", "part": part, "checks": checks})
+                        self._write({"kind": "part", "part": part, **line})
                     elif "check" in line:
-                        done.append(line["check"])
+                        done.add(line["check"])
                         self._add(part, line)
         finally:
             end(process)
             self._busy.discard(process)
             printed = self._keep(part, log)
-        if checks is not None and set(checks) <= set(done):
-            return None
         if current is not None and (hangs or time.monotonic() < until) and not self._stopped:
             why = f"it took longer than {longest:g} seconds" if hangs else f"code {process.returncode}"
             text = f"{printed[-3000:]}\nThe process of this check was ended, or ended by itself: {why}"
             self._add(part, {"check": current, "status": "error", "traceback": text})
-            done.append(current)
-        return printed[-3000:] or f"code {process.returncode}"
+            done.add(current)
 
-    def _told(self, part: str, threads: int, until: float, done: Sequence[str]) -> dict[str, Any]:
+    def _told(self, part: str, threads: int, until: float, done: Iterable[str]) -> dict[str, Any]:
         folders = {name: None if path is None else str(path.resolve()) for name, path in self._folders().items()}
         setting = {"device": self.device, "threads": threads, "until": until, "jobs": self.options.jobs}
-        return {"part": part, "done": list(done), "setting": setting | folders}
+        return {"module": MODULE.format(part), "done": list(done), "setting": setting | folders}
 
     def _folders(self) -> dict[str, Path | None]:
         options = self.options
@@ -343,7 +336,8 @@ def end(process: subprocess.Popen) -> None:
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
     process.wait()
     process.stdout.close()
 

@@ -39,7 +39,7 @@ def main(given: str) -> None:
         tell.write(json.dumps(content) + "\n")
         tell.flush()
 
-    checks = import_module(f"on_gpu.{told['part']}").checks(setting)
+    checks = import_module(told["module"]).checks(setting)
     line(checks=list(checks))
     for name, check in checks.items():
         if name in told["done"]:

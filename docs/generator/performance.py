@@ -7,6 +7,7 @@ from statistics import median
 
 from matplotlib.figure import Figure
 
+from docs.generator import gpu
 from docs.generator.tables import DOCS, mixed_words, origin, raw_lines, table
 
 PERFORMANCE = """# Performance
@@ -101,7 +102,7 @@ logarithms, where 1 is proportional and memory for every pair of rows would come
 def pages() -> dict[Path, str]:
     """The page by its path."""
     times = raw_lines("step_time.jsonl")
-    page = PERFORMANCE + _ratios(times) + COLUMNS + origin(times, "step_time.jsonl") + MEASURE
+    page = PERFORMANCE + _ratios(times) + COLUMNS + origin(times, "step_time.jsonl") + MEASURE + "\n" + gpu.timed()
     for name, head, numbers in (
         ("memory.jsonl", MEMORY, _memory),
         ("added_operators.jsonl", OPERATORS, _added),

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from docs.generator import gpu
 from docs.generator.tables import DOCS, table
 from hf_mixup.compare.blocks import Section
 from hf_mixup.compare.evidence import Evidence
@@ -98,7 +99,7 @@ The planned grids, and how many runs of each are there. They are CPU runs; a gri
 
 def pages() -> dict[Path, str]:
     """The pages by path."""
-    found = {DOCS / "results.md": "# Results\n\n" + _evidence() + PROGRESS + _progress()}
+    found = {DOCS / "results.md": "# Results\n\n" + _evidence() + gpu.compared() + "\n" + PROGRESS + _progress()}
     for name, parts in _grids().items():
         found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
     return found

@@ -69,7 +69,7 @@ def waits_of_steps(folder, trainer_class, counter=Reads, **options):
     with waits, checks[0], checks[1]:
         train(
             folder,
-            tiny_model("bert", mixup=trainer_class is MixupTrainer),
+            tiny_model("bert", mixup=issubclass(trainer_class, MixupTrainer)),
             Counted,
             dataset=tiny_dataset(rows=64),
             trainer_options={"processing_class": wordpiece_tokenizer()},

@@ -226,8 +226,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         Raises:
             ValueError: labels that the model cannot be trained with, or no rows.
         """
-        check_has_rows(self.train_dataset, "train_dataset")
         self._check_same_data("training", self.train_dataset)
+        check_has_rows(self.train_dataset, "train_dataset")
         if self._computes_loss():
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
         with self._checked_classes("train_dataset"):
@@ -239,10 +239,12 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         Raises:
             ValueError: no rows.
         """
+        with self._checked_classes("eval_dataset"):
+            loader = super().get_eval_dataloader(eval_dataset)
+        # Only now: in the call before, the processes compare their data sets, and all find it if one has no rows.
         named = self.eval_dataset if eval_dataset is None else eval_dataset
         check_has_rows(self.eval_dataset[named] if isinstance(named, str) else named, "eval_dataset")
-        with self._checked_classes("eval_dataset"):
-            return super().get_eval_dataloader(eval_dataset)
+        return loader
 
     @contextmanager
     def _checked_classes(self, what: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_mixup import __version__
 from hf_mixup.errors import UsageError, first_line, listed, quoted
+from hf_mixup.files import PART_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ CHECKPOINT_FILES = (
     *(f"{folder}/{name}" for folder in ("pytorch_model_fsdp_*", "optimizer_*") for name in ("*.distcp", ".metadata")),
     *("latest", "zero_to_fp32.py", "global_step*/*_states.pt"),
 )
-SNAPSHOT_PREFIX = "_push_"
+# A copy of a checkpoint on its way to the Hub; only folders of this name are removed.
+SNAPSHOT_PREFIX = f"{PART_PREFIX}push-"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 # Of what a user adds. The first never goes up: it may hold an access token.
 _NEVER = "training_args.bin"

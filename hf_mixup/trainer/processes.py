@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig
 
 from hf_mixup.errors import UsageError, quoted
 from hf_mixup.files import LOCK, alone
 from hf_mixup.trainer.arguments import MixupTrainingArguments
+from hf_mixup.trainer.rows import is_dataset
 from hf_mixup.trainer.run_settings import checksum_of
 
 # Where files lie on a machine, how it reads them, what is shown and uploaded: processes may differ in that.
@@ -150,5 +150,5 @@ def facts_of_data(what: str, dataset: Any) -> dict[str, Any]:
     # The number comes first in the alphabet.
     return {
         f"the {what} data: number of rows": len(dataset) if hasattr(dataset, "__len__") else None,
-        f"the {what} data: their checksum": checksum_of(dataset) if isinstance(dataset, Dataset) else None,
+        f"the {what} data: their checksum": checksum_of(dataset) if is_dataset(dataset) else None,
     }

@@ -33,7 +33,8 @@ STAYS = (
     ),
     *("opt.PT", "a.BIN", "cache.dill", "f.pk", "x.pickle.gz", "training_args.bin", "pytorch_model.bin", "m.joblib"),
     *("optimizer.pt", "checksums.json", "run_settings.json", "CONFIG.JSON", "config.json.bak", "notes.txt", "run.py"),
-    *("other/config.json", "checkpoint-2/model.safetensors", "old-checkpoint-2/config.json", "_push_x/config.json"),
+    *("other/config.json", "checkpoint-2/model.safetensors", "old-checkpoint-2/config.json"),
+    "_part-of-push-x/config.json",
     *("last-good-weights.safetensors", "_part-of-README.md", ".x_results.json", "runs/train.csv", "runs/a/token"),
     *("runs/.x/events.out.tfevents.1", "predict_results.py", "deep/er/README.md", "model.safetensors.tmp"),
 )
@@ -200,7 +201,7 @@ def test_the_end_of_a_run_pushes_the_model_alone_and_says_so(here, tmp_path, cap
     assert set(here.repositories["me/tiny"].files) == {".gitattributes", "README.md", "trainer_state.json", *MODEL}
     (line,) = (message for message in caplog.messages if message.startswith("Uploading to me/tiny: README.md ("))
     assert line.endswith(
-        "; not uploaded: vocab.txt (a link), .env, checkpoint-2/, opt.PT, train.csv, training_args.bin."
+        "; not uploaded: vocab.txt (a link), .env, old-checkpoint-2/, opt.PT, train.csv, training_args.bin."
     )
 
 

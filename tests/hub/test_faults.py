@@ -177,9 +177,9 @@ def test_without_network_it_is_a_sentence_too():
 
 
 def test_what_a_killed_run_left_is_removed(here, tmp_path):
-    (tmp_path / "tiny" / "_push_abc").mkdir(parents=True)
+    (tmp_path / "tiny" / "_part-of-push-abc").mkdir(parents=True)
     trainer(tmp_path / "tiny", push_to_hub=True)
-    assert not (tmp_path / "tiny" / "_push_abc").exists()
+    assert not (tmp_path / "tiny" / "_part-of-push-abc").exists()
 
 
 def test_a_name_that_no_repository_can_have(here, quiet):

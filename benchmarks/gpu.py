@@ -28,7 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
 from on_gpu.lines import BEGINNING, WRONG, Lines, checkout, tables  # noqa: E402
 
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one, first_line  # noqa: E402
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, first_line, whole_from  # noqa: E402
+from hf_mixup.files import LOCK, alone, check_writable  # noqa: E402
 
 # The share of the time, how many processes at once, and the parts, those that tell most first.
 PHASES = {
@@ -57,6 +58,7 @@ WITH_WHEELS = ("labels", "evidence")
 LONGEST = {"cuda": 120, "cpu": 300}
 PATIENCE = 2
 LOG, LONGEST_LOG = "gpu.log", 1_000_000
+MOST_JOBS = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,14 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     parser = make_parser()
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-")))
         try:
             check(options)
+            busy = f"another call writes to {options.out}: wait until it ends, or give another folder"
+            stack.enter_context(alone(options.out / LOCK, busy))
             lines = Lines(options.out, call_of(options))
-            site = install(options.wheels, Path(scratch, "site"))
+            site = install(options.wheels, scratch / "site")
         except UsageError as error:
             parser.error(as_one_line(error))
-        run = Run(options, lines, Path(scratch), site)
+        run = Run(options, lines, scratch, site)
         try:
             run.phases(start + 60 * options.minutes)
         except KeyboardInterrupt:
@@ -103,7 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the weights for the grids")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="the data sets for the grids")
     cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=at_least_one, default=max(1, cores // 2), help="runs of a grid at once")
+    parser.add_argument(
+        "--jobs", type=whole_from(1, MOST_JOBS), default=max(1, cores // 2), help="runs of a grid at once"
+    )
     return parser
 
 
@@ -116,6 +123,9 @@ def check(options: argparse.Namespace) -> None:
     options.parts = [
         part for phase, (_, _, parts) in PHASES.items() for part in parts if {phase, part} & set(options.parts)
     ]
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"{options.out} is a file: give a new folder, or that of an earlier call")
+    check_writable(options.out, str(options.out))
     if not options.minutes > 0:
         raise UsageError(f"--minutes {options.minutes:g} is no time: give minutes above 0")
     if not options.cpu and not torch.cuda.is_available():

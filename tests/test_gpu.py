@@ -15,6 +15,7 @@ import torch
 
 from docs.generator import gpu as pages
 from hf_mixup import MixupTrainer
+from hf_mixup.files import LOCK, alone
 from tests.compare.test_report import run_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +96,12 @@ def test_a_folder_of_something_else_is_left_as_it_is(on_gpu, capsys, tmp_path, h
     assert "is a file: give a new folder" in refused(on_gpu, capsys, file, "--cpu")
 
 
+def test_two_calls_do_not_write_to_one_folder(on_gpu, capsys, tmp_path):
+    with alone(tmp_path / LOCK, "the first call"):
+        assert f"another call writes to {tmp_path}: wait" in refused(on_gpu, capsys, tmp_path, "--cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- Lines ------------------------------------------------------------------------------------------------------
 
 
@@ -104,8 +111,6 @@ def test_a_cut_off_line_goes_and_what_is_done_stays(on_gpu, tmp_path):
     lines.append({"kind": "part", "part": "a", "checks": ["one", "two", "three", "four"]})
     for name, status in (("one", "passed"), ("two", "error"), ("two", "failed"), ("three", "error")):
         lines.append({"kind": "check", "part": "a", "check": name, "status": status})
-    with pytest.raises(module.UsageError, match="another call writes to"):
-        module.Lines(tmp_path, call_line(on_gpu))
     lines._file.write(b'{"kind": "check", "part": "a", "check": "fo')
     lines._file.close()
     again = module.Lines(tmp_path, call_line(on_gpu))

@@ -42,9 +42,8 @@ def results(setting: Setting, kind: str) -> dict[str, Any]:
     device = {"use_cpu": False} if setting.cuda else {}
     runs = {name: {**SGD, **shard, **device, **options} for name, options in RUNS.items()}
     environment = launch_environment(ROOT / "configs" / "accelerate" / f"{kind}.yaml")
-    return launch(
-        setting.folder(kind), runs, processes_of(setting), timeout=100 if setting.cuda else 240, **environment
-    )[0]
+    timeout = 100 if setting.cuda else 240
+    return launch(setting.folder(kind), runs, processes_of(setting), timeout, **environment)[0]
 
 
 def processes_of(setting: Setting) -> int:

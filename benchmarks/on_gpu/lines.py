@@ -10,7 +10,6 @@ place of an earlier one. A line of kind `part` lists the checks of a part.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -43,21 +42,15 @@ class Lines:
         call: what the first line of this call says; `commit`, `code` and `device` are the same in all calls.
 
     Raises:
-        UsageError: it is no folder, holds lines of another checkout or device, or another process writes to it.
+        UsageError: it holds something else, or lines of another checkout or device, or cannot be written.
     """
 
     def __init__(self, out: Path, call: dict[str, Any]) -> None:
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"{out} is a file: give a new folder, or that of an earlier call")
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._file = open(out / NAME, "a+b", buffering=0)
         except OSError as error:
             raise UsageError(f"{out} cannot be written ({error.strerror}): give another folder") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"another call writes to {out}: wait until it ends, or give another folder") from error
         self._file.seek(0)
         content = self._file.read()
         # What a killed call did not write to its end.

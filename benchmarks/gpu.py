@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True)))
         try:
             check(options)
             busy = f"another call writes to {options.out}: wait until it ends, or give another folder"
@@ -317,6 +317,8 @@ class Run:
             "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path),
             "OMP_NUM_THREADS": str(threads),
             "HF_HUB_OFFLINE": "1",
+            # A compiler that was ended leaves broken files, which the next one would take.
+            "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / f"inductor-{part}"),
             "TOKENIZERS_PARALLELISM": "false",
         }
         if part in PHASES["correctness"][2]:

@@ -1,4 +1,5 @@
-"""The `hf-mixup` command: `demo`, `train`, `suggest`, `compare`, `report`, `attention`, `push` and `methods`."""
+"""The `hf-mixup` command: `demo`, `train`, `suggest`, `compare`, `report`, `attention`, `calibrate`, `push` and
+`methods`."""
 
 from __future__ import annotations
 
@@ -52,6 +53,13 @@ def report(arguments: Sequence[str]) -> int:
     from hf_mixup.compare.report import main as run_report
 
     return run_report(list(arguments))
+
+
+def calibrate(arguments: Sequence[str]) -> int:
+    """Write a model with probabilities that mean what they say, and thresholds (options: calibrate --help)."""
+    from hf_mixup.calibrate.main import main as run_calibrate
+
+    return run_calibrate(list(arguments))
 
 
 def push(arguments: Sequence[str]) -> int:
@@ -121,6 +129,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "attention": attention,
+    "calibrate": calibrate,
     "push": push,
     "methods": methods,
 }

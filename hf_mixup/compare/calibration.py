@@ -7,7 +7,8 @@ from scipy.special import log_softmax
 
 _SUM_TOLERANCE = 1e-3
 _RANGE_TOLERANCE = 1e-6
-_TEMPERATURES = (0.05, 20.0)
+# Where the best temperature is looked for.
+TEMPERATURES = (0.05, 20.0)
 
 
 def negative_log_likelihood(logits_or_log_probs: ArrayLike, labels: ArrayLike) -> float:
@@ -191,7 +192,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         (1.82, 1.82)
     """
     logits = np.asarray(logits, dtype=np.float64)
-    bounds = np.log(_TEMPERATURES)
+    bounds = np.log(TEMPERATURES)
     # The range is searched in log T, in which the minimum is just as single.
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(logits / np.exp(log_t), labels),

@@ -108,7 +108,7 @@ def run_cell(cell: Cell, task: Task, model: str, options: Mapping[str, Any]) -> 
             saved,
             len(data.text_columns),
         )
-        logits = {name: _predict(saved, tokenizer, data.texts(name), length) for name in wanted}
+        logits = {name: predict_logits(saved, tokenizer, data.texts(name), length) for name in wanted}
     if data.labels.kind == "single":
         # The script sorts the names of the classes in its own way.
         order = [saved.config.label2id[name] for name in data.labels.names]
@@ -179,7 +179,7 @@ def _load_plain(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 @torch.no_grad()
-def _predict(
+def predict_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], length: int
 ) -> NDArray[np.float64]:
     """The outputs `[rows, outputs]`."""

@@ -22,6 +22,8 @@ from hf_mixup.methods.method import Paper
 from hf_mixup.shown import code_block, code_span, markdown, python_string, visible
 
 TASK = "text-classification"
+# What is measured before and after a calibration, in words.
+CALIBRATION_MEASURES = {"nll": "NLL", "ece": "ECE, 15 bins", "brier": "Brier score"}
 # What an evaluation reports beside its metrics.
 _NOT_METRICS = ("loss", "samples", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 _ALWAYS_SHOWN = (
@@ -293,6 +295,71 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+# ---- Calibration ----
+
+
+def calibrated_card(card: str | None, before: str, name: str, noted: Mapping[str, Any]) -> str:
+    """The card of a calibrated checkpoint: that of the model it was made from, with a section on the calibration.
+
+    Args:
+        card: the card of that model; None if it has none.
+        before: the name of its folder.
+        name: the name of the new folder.
+        noted: what the config of the new checkpoint notes of the calibration.
+
+    Example:
+        >>> same = {"nll": 0.5, "ece": 0.1, "brier": 0.3}
+        >>> noted = {"temperature": 1.5, "fitted_on": "9 rows of a.csv", "measured_on": "7 rows of b.csv"}
+        >>> calibrated_card(None, "mine", "new", {**noted, "before": same, "after": same}).splitlines()[5]
+        '# new'
+    """
+    if card is None:
+        data = ModelCardData(library_name="transformers", pipeline_tag=TASK).to_yaml()
+        card = f"---\n{data}\n---\n\n# {markdown(name)}"
+    # The example of a card that a run wrote names its folder.
+    card = card.replace(f"model={python_string(before)}", f"model={python_string(name)}")
+    return "\n\n".join([card.rstrip(), *_calibration(before, noted)]) + "\n"
+
+
+def _calibration(before: str, noted: Mapping[str, Any]) -> list[str]:
+    temperature = noted["temperature"]
+    several = isinstance(temperature, Mapping)
+    divided = "a temperature for each class" if several else f"the temperature {temperature:.3f}"
+    parts = [
+        "## Calibration",
+        f"The logits are those of {code_span(before)} divided by {divided}. The division is within the weights of the "
+        f"last linear layer, so that no code is needed for it{'' if several else ', and no prediction changes'}. What "
+        "the other parts of this card say of losses and probabilities is of the model before.",
+        f"Fitted on {markdown(noted['fitted_on'])}. Measured on {markdown(noted['measured_on'])}"
+        f"{', mean over the classes' if several else ''}:",
+        _table(
+            ["measure", "before", "after"],
+            [
+                [words, _number(noted["before"][measure]), _number(noted["after"][measure])]
+                for measure, words in CALIBRATION_MEASURES.items()
+            ],
+        ),
+    ]
+    if several:
+        rows = [[code_span(label), f"{value:.3f}"] for label, value in temperature.items()]
+        parts.append(_table(["class", "temperature"], rows))
+    if "thresholds" in noted:
+        parts += _thresholds(noted["thresholds"])
+    return parts
+
+
+def _thresholds(wished: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [markdown(label), *("none" if each is None else f"{each:.2f}" for each in own.values())]
+        for label, own in wished["by_class"].items()
+    ]
+    return [
+        f"Answers of at least this probability have a precision of {wished['precision']:g} on the measured rows, and "
+        "on new rows of the same kind with 95 % confidence:",
+        _table(["answers", "on the measured rows", "with confidence"], rows),
+    ]
 
 
 # ---- Collecting ----

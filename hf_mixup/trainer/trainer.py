@@ -369,7 +369,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         return self._mixup
 
     def _record_mixup(self) -> None:
-        """Note in the config how the model is trained: now, whatever an earlier training noted there."""
+        """Note in the config how the model is trained: whatever was noted there before."""
         config, mixup = self._config(), self._current_mixup()
         if mixup is self._recorded:
             return
@@ -378,6 +378,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
             config.mixup = mixup.settings()
         elif hasattr(config, "mixup"):
             del config.mixup
+        if hasattr(config, "calibration"):
+            del config.calibration
 
     def _new_mixup(self, method: Method) -> Mixup:
         if method.site is None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from docs.generator import advice, claims, families, gpu, methods, model_card, performance, results
+from docs.generator import advice, calibrate, claims, families, gpu, methods, model_card, performance, results
 
 
 def pages() -> dict[Path, str]:
     """The pages by path."""
-    modules = (methods, results, claims, advice, performance, families, model_card, gpu)
+    modules = (methods, results, claims, advice, calibrate, performance, families, model_card, gpu)
     return {path: text for module in modules for path, text in module.pages().items()}
 
 

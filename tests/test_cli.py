@@ -10,6 +10,8 @@ import pytest
 import hf_mixup
 from hf_mixup.cli import main
 
+ALL_COMMANDS = "demo, train, suggest, compare, report, attention, calibrate, push, methods"
+
 
 def run_main(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     try:
@@ -47,19 +49,22 @@ def test_version_and_help_do_not_wait_for_torch():
 def test_help_names_every_command(capsys):
     code, out, err = run_main(["--help"], capsys)
     assert (code, err) == (0, "")
-    commands = ("demo", "train", "compare", "report", "attention", "push", "methods")
+    commands = ("demo", "train", "compare", "report", "attention", "calibrate", "push", "methods")
     assert all(f"\n  {command} " in out for command in commands)
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ([], "a command is missing, give one of demo, train, suggest, compare, report, attention, push, methods"),
+        (
+            [],
+            f"a command is missing, give one of {ALL_COMMANDS}",
+        ),
         (["method"], "unknown command 'method': did you mean methods?"),
         (["trian", "--seed", "1"], "unknown command 'trian': did you mean train?"),
         (
             ["xyz"],
-            "unknown command 'xyz': give one of demo, train, suggest, compare, report, attention, push, methods.",
+            f"unknown command 'xyz': give one of {ALL_COMMANDS}.",
         ),
         (["--verbose"], "unknown flag --verbose"),
         (["methods", "amplify"], "a word that belongs to no flag"),

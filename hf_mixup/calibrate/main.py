@@ -113,7 +113,10 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     length = run_glue_mixup.usable_length(options.max_seq_length, tokenizer, model, len(fitting.texts[0]))
 
     def logits_of(rows: Rows) -> NDArray[np.float64]:
-        return predict_logits(model, tokenizer, rows.texts, length)
+        logits = predict_logits(model, tokenizer, rows.texts, length)
+        if not np.isfinite(logits).all():
+            raise UsageError("the model gives logits that are not finite numbers; look for a diverged training")
+        return logits
 
     few = Rows(fitting.source, fitting.texts[:_COMPARED], fitting.labels[:_COMPARED])
     layer = last_linear(model, lambda: logits_of(few))
@@ -257,10 +260,7 @@ def _fit(
     names = labels.names if labels.kind == "multi" else None
 
     def asked(rows: Rows) -> list[Question]:
-        logits = logits_of(rows)
-        if not np.isfinite(logits).all():
-            raise UsageError("the model gives logits that are not finite numbers; look for a diverged training")
-        return questions(logits, rows.labels, names)
+        return questions(logits_of(rows), rows.labels, names)
 
     fitted = asked(fitting)
     tested = [None] * len(fitted) if testing is None else asked(testing)

@@ -18,6 +18,8 @@ from hf_mixup.compare.calibration import reliability_bins
 from hf_mixup.shown import visible
 from hf_mixup.trainer.model_card import CALIBRATION_MEASURES
 
+_CONFIDENTLY = f"{CONFIDENCE * 100:.0f} % confidence"
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -194,7 +196,7 @@ def show_thresholds(console: Console, chosen: Mapping[str, Chosen], precision: f
     console.print(table)
     console.print(
         "Precision is the share of right answers among the accepted, coverage the share of answers that are accepted. "
-        f"On new rows of the same kind the precision is at least the bound, with {CONFIDENCE:.0%} confidence for all "
+        f"On new rows of the same kind the precision is at least the bound, with {_CONFIDENTLY} for all "
         f"thresholds together{', for one class at a time' if len(chosen) > 1 else ''}.\n"
     )
 
@@ -224,7 +226,7 @@ def sentences(found: Sequence[Calibrated], noted: Mapping[str, Any], chosen: Map
         elif own.sure is None:
             best = max(own.tried, key=lambda each: each.at_least)
             said.append(
-                f"No threshold has a precision of {precision:g} with {CONFIDENCE:.0%} confidence: the highest lower "
+                f"No threshold has a precision of {precision:g} with {_CONFIDENTLY}: the highest lower "
                 f"bound is {best.at_least:.3f}, from {best.at:.2f} on; more rows raise it."
             )
     return said

@@ -315,23 +315,25 @@ def calibrated_card(card: str | None, before: str, name: str, noted: Mapping[str
         >>> calibrated_card(None, "mine", "new", {**noted, "before": same, "after": same}).splitlines()[5]
         '# new'
     """
+    others = " What the other parts of this card say of losses and probabilities is of the model before."
     if card is None:
+        others = ""
         data = ModelCardData(library_name="transformers", pipeline_tag=TASK).to_yaml()
         card = f"---\n{data}\n---\n\n# {markdown(name)}"
     # The example of a card that a run wrote names its folder.
     card = card.replace(f"model={python_string(before)}", f"model={python_string(name)}")
-    return "\n\n".join([card.rstrip(), *_calibration(before, noted)]) + "\n"
+    return "\n\n".join([card.rstrip(), *_calibration(before, noted, others)]) + "\n"
 
 
-def _calibration(before: str, noted: Mapping[str, Any]) -> list[str]:
+def _calibration(before: str, noted: Mapping[str, Any], others: str) -> list[str]:
     temperature = noted["temperature"]
     several = isinstance(temperature, Mapping)
     divided = "a temperature for each class" if several else f"the temperature {temperature:.3f}"
     parts = [
         "## Calibration",
         f"The logits are those of {code_span(before)} divided by {divided}. The division is within the weights of the "
-        f"last linear layer, so that no code is needed for it{'' if several else ', and no prediction changes'}. What "
-        "the other parts of this card say of losses and probabilities is of the model before.",
+        f"last linear layer, so that no code is needed for it{'' if several else ', and no prediction changes'}."
+        f"{others}",
         f"Fitted on {markdown(noted['fitted_on'])}. Measured on {markdown(noted['measured_on'])}"
         f"{', mean over the classes' if several else ''}:",
         _table(

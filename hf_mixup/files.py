@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,46 @@ def check_writable(folder: Path, named: str) -> None:
         raise UsageError(f"{named} cannot be made ({nearest_folder} is no folder); give another folder")
     if not os.access(nearest_folder, os.W_OK | os.X_OK):
         raise UsageError(f"{named} cannot be written (no permission for {nearest_folder}); give another folder")
+
+
+def check_new(folder: Path, named: str) -> None:
+    """Check that a folder can be made: there is nothing of that name, or an empty folder.
+
+    Args:
+        folder: the folder.
+        named: what the sentence calls it, such as `--output_dir out`.
+
+    Raises:
+        UsageError: if not.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{named} is a file or a link; give a new or empty folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{named} is not empty; give a new or empty folder")
+    check_writable(folder, named)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which gets the name `folder` once it is whole; until then nothing is there.
+
+    Raises:
+        UsageError: by then there is something of that name.
+        OSError: a file could not be written, on a full disk for example.
+
+    Example:
+        >>> with new_folder(Path("new")) as beside:  # doctest: +SKIP
+        ...     (beside / "a.txt").write_text("a")
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=folder.parent) as part:
+        beside = Path(part, "whole")
+        beside.mkdir()
+        yield beside
+        check_new(folder, str(folder))
+        if folder.exists():
+            folder.rmdir()
+        os.rename(beside, folder)
 
 
 def refuse_links(paths: Iterable[Path]) -> None:

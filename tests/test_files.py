@@ -10,7 +10,16 @@ import time
 import pytest
 
 from hf_mixup.errors import UsageError
-from hf_mixup.files import alone, model_beside, refuse_links, remove_folder, set_aside, written_beside
+from hf_mixup.files import (
+    alone,
+    check_new,
+    model_beside,
+    new_folder,
+    refuse_links,
+    remove_folder,
+    set_aside,
+    written_beside,
+)
 
 BUSY = "another command is at it"
 
@@ -97,6 +106,36 @@ def test_a_model_that_fails_in_the_middle_leaves_the_older_one(out):
 
 
 # ---- Folders ----
+
+
+def test_a_new_folder_is_there_when_it_is_whole_and_not_before(tmp_path):
+    new = tmp_path / "some" / "where"
+    with new_folder(new) as beside:
+        (beside / "a").write_text("a")
+        assert not new.exists() and beside.parent.parent == new.parent
+    assert (new / "a").read_text() == "a" and list(new.parent.iterdir()) == [new]
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "some" / "other") as beside:
+        (beside / "a").write_text("a")
+        raise KeyboardInterrupt
+    assert list(new.parent.iterdir()) == [new]
+    # What another command wrote meanwhile stays.
+    with pytest.raises(UsageError, match="is not empty"), new_folder(tmp_path / "late") as beside:
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "theirs").write_text("b")
+    assert [path.name for path in (tmp_path / "late").iterdir()] == ["theirs"]
+
+
+def test_a_new_folder_takes_the_place_of_an_empty_one_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as beside:
+        (beside / "a").write_text("a")
+    assert (tmp_path / "empty" / "a").exists()
+    (tmp_path / "free").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "free")
+    (tmp_path / "file").write_text("")
+    for name, wanted in (("empty", "not empty"), ("link", "a file or a link"), ("file", "a file or a link")):
+        with pytest.raises(UsageError, match=f"--out is {wanted}; give a new or empty folder"):
+            check_new(tmp_path / name, "--out")
 
 
 def test_links_are_refused_by_name_with_what_they_lead_to(theirs, out):

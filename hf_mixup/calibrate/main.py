@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,24 @@ from hf_mixup.calibrate.folding import divide_logits, last_linear
 from hf_mixup.calibrate.report import Calibrated
 from hf_mixup.calibrate.temperature import Question, best_temperature, questions, scaled_by_others
 from hf_mixup.compare.run import predict_logits
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, at_least_one, install_hint, listed
+from hf_mixup.errors import (
+    LARGEST_SEED,
+    OneSentenceParser,
+    UsageError,
+    as_one_line,
+    install_hint,
+    listed,
+    quoted,
+    whole_from,
+)
+from hf_mixup.files import check_new, new_folder
 from hf_mixup.glue.arguments import split_names
-from hf_mixup.glue.folders import check_model_folder, check_writable
+from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.labels import Labels, labels_of_model
 from hf_mixup.glue.loading import Split, check_file, choose_text_columns, load_local_split
 from hf_mixup.shown import visible
 from hf_mixup.trainer import MixupTrainingArguments
-from hf_mixup.trainer.checkpoints import PART_PREFIX, disk_fault
+from hf_mixup.trainer.checkpoints import disk_fault
 from hf_mixup.trainer.model_card import calibrated_card
 
 PICTURE = "reliability.png"
@@ -136,16 +144,13 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     wanted = logits_of(few) / temperatures
     divide_logits(model.get_submodule(layer), np.broadcast_to(temperatures, labels.num_labels).tolist())
     model.config.calibration = noted
-    options.output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=options.output_dir.parent) as part:
-        new = Path(part, "model")
+    with new_folder(options.output_dir) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         card = calibrated_card(_card(options.folder), options.folder.absolute().name, options.output_dir.name, noted)
         (new / "README.md").write_text(card, encoding="utf-8")
         figures.save_png(picture, new / PICTURE)
         difference = _difference(new, few, length, wanted)
-        os.replace(new, options.output_dir)
 
     report.show_measures(console, found, noted)
     if chosen:
@@ -184,11 +189,7 @@ def _check_folders(options: argparse.Namespace) -> None:
             "merge_and_unload() and save_pretrained(), and calibrate that"
         )
     check_model_folder(str(folder), None, None)
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UsageError(f"--output_dir {out} is a file or a link; give a new or empty folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"--output_dir {out} is not empty; give a new or empty folder")
-    check_writable(out.parent, f"--output_dir {out}")
+    check_new(out, f"--output_dir {out}")
 
 
 def _labels(config: PreTrainedConfig, options: argparse.Namespace) -> Labels:
@@ -357,12 +358,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a threshold for each class; for models that give a text several classes, a temperature for each too",
     )
-    parser.add_argument("--text_column_names", help="one or two columns, with a comma between them")
-    parser.add_argument("--label_column_name", help="the column of the labels (default: label)")
+    parser.add_argument("--text_column_names", metavar="NAMES", help="one or two columns, with a comma between them")
+    parser.add_argument("--label_column_name", metavar="NAME", help="the column of the labels (default: label)")
     parser.add_argument(
-        "--max_seq_length", type=at_least_one, default=128, help="texts are cut to this many tokens (default: 128)"
+        "--max_seq_length",
+        type=whole_from(1, 2**20),
+        default=128,
+        help="texts are cut to this many tokens (default: 128)",
     )
-    parser.add_argument("--seed", type=int, default=_SEED, help=f"of the parts of FILE (default: {_SEED})")
+    parser.add_argument(
+        "--seed", type=whole_from(0, LARGEST_SEED), default=_SEED, help=f"of the parts of FILE (default: {_SEED})"
+    )
     return parser
 
 
@@ -372,5 +378,5 @@ def _share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is given, but it must be a number above 0 and below 1.")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is given, but it must be a number above 0 and below 1.")
     return share

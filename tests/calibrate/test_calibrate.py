@@ -337,6 +337,7 @@ def refuse(call, wanted, *flags, **given):
         (["--label_column_name", "color"], "has no label column 'color'"),
         (["--label_column_name", "red,green,blue"], "needs the one class of each row"),
         (["--text_column_names", "label"], "named both by"),
+        (["--seed", "-1"], "'-1' should be a whole number of at least 0"),
         (["--max_seq_length", "2"], "leaves no token for each text"),
     ],
 )

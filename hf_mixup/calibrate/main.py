@@ -68,7 +68,7 @@ class Rows:
     @property
     def words(self) -> str:
         """What tables and the card call them."""
-        return f"{len(self.texts)} rows of {self.source}"
+        return f"{len(self.texts)} rows of {visible(self.source)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        _calibrate(options, Console(markup=False, highlight=False))
+        _calibrate(options, Console(markup=False, highlight=False, emoji=False))
     except UsageError as error:
         sys.stderr.write(f"hf-mixup calibrate: {as_one_line(error)}\n")
         return 2
@@ -138,7 +138,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     picture = figures.draw_reliability(
         report.bins(found, (testing or fitting).words),
         figures.styles([(testing or fitting).words]),
-        f"Reliability of {options.folder.absolute().name}",
+        f"Reliability of {visible(options.folder.absolute().name)}",
     )
     temperatures = np.array([each.temperature or 1.0 for each in found])
     wanted = logits_of(few) / temperatures
@@ -147,7 +147,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     with new_folder(options.output_dir) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        card = calibrated_card(_card(options.folder), options.folder.absolute().name, options.output_dir.name, noted)
+        names = (each.absolute().name for each in (options.folder, options.output_dir))
+        card = calibrated_card(_card(options.folder), *names, noted)
         (new / "README.md").write_text(card, encoding="utf-8")
         figures.save_png(picture, new / PICTURE)
         difference = _difference(new, few, length, wanted)

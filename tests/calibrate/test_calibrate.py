@@ -309,6 +309,15 @@ def test_nothing_in_a_card_does_more_than_be_seen():
         assert not line.startswith("|") or line.count("|") - line.count(r"\|") >= 3
 
 
+def test_names_do_no_more_on_a_terminal_than_be_seen(call, trained, tmp_path):
+    file = tmp_path / "e\x1b[2Jvil :heart: [red].csv"
+    shutil.copy(trained / "validation.csv", file)
+    code, out, err = call("--precision", "0.6", file=file)
+    assert (code, err) == (0, "")
+    assert r"400 rows of e\x1b[2Jvil :heart: [red].csv" in joined(out) and out.replace("\n", "").isprintable()
+    assert "\x1b" not in (tmp_path / "new" / "README.md").read_text()
+
+
 def test_training_on_removes_the_note(call, tmp_path, trained, run):
     assert call()[0] == 0
     file = trained / "validation.csv"

@@ -35,14 +35,15 @@ def run(setting: Setting, name: str) -> dict[str, Any]:
         raise Skip("needs weights and data: give --model FOLDER and --data FOLDER")
     if missing := [package for package in ("datasets", "evaluate") if not find_spec(package)]:
         raise Skip(f"needs the package {missing[0]}: give a folder of wheels by --wheels")
-    from hf_mixup.compare.grid import make_grid, read_grid_file
+    from hf_mixup.compare.grid import make_grid
     from hf_mixup.compare.results import Results
     from hf_mixup.compare.run import check_runs
     from hf_mixup.compare.runner import run_grid
+    from hf_mixup.glue.settings import read_settings
 
     # Grids name their data by folders beside each other.
     os.chdir(setting.data)
-    settings = read_grid_file(str(ROOT / "benchmarks" / "grids" / f"{name}.yaml"))
+    settings = read_settings(str(ROOT / "benchmarks" / "grids" / f"{name}.yaml"), "grid file")
     settings["models"] = f"{Path(setting.model).name}={weights(setting)}"
     grid = make_grid(settings if setting.cuda else smaller(settings))
     results = Results(setting.out / "evidence" / f"{name}.jsonl")

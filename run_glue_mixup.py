@@ -17,7 +17,7 @@ import logging
 import os
 import random
 import sys
-from collections import Counter
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,7 @@ from hf_mixup.glue.options import (
     check_model_options,
 )
 from hf_mixup.glue.tasks import TASKS, get_task
+from hf_mixup.glue.terminal import class_distribution, head_alone_differs, load_report_held_back
 from hf_mixup.glue.traps import (
     class_name_traps,
     indicator_traps,
@@ -92,6 +93,8 @@ from hf_mixup.trainer.processes import alone_in_output_dir, check_alike, facts_o
 from hf_mixup.trainer.saving import read_results
 
 logger = logging.getLogger(__name__)
+# What only --log_level info shows, as stock's script does.
+details = logging.getLogger(f"{__name__}.details")
 
 # What transformers raises for files of a model that are something else than it expects.
 MALFORMED = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -294,7 +297,7 @@ def run(
         f"n_gpu: {training_args.n_gpu}, distributed training: {training_args.parallel_mode.value == 'distributed'}, "
         f"16-bits training: {training_args.fp16 or training_args.bf16}"
     )
-    logger.info(f"Training/evaluation parameters {training_args}")
+    details.info(f"Training/evaluation parameters {training_args}")
 
     # The classifier of a pretrained model starts with random weights, so the seed comes before the model.
     set_seed(training_args.seed)
@@ -395,7 +398,7 @@ def run(
 
     if train_dataset is not None:
         for index in random.sample(range(len(train_dataset)), min(3, len(train_dataset))):
-            logger.info(f"Sample {index} of the training set: {train_dataset[index]}.")
+            details.info(f"Sample {index} of the training set: {train_dataset[index]}.")
 
     # Texts that are padded already need no padding; else None lets the trainer pad each batch to its longest text.
     if data_args.pad_to_max_length:
@@ -444,7 +447,7 @@ def run(
     # The numbers of MNLI's second validation split have names that end in _mm.
     evaluations: dict[str, dict[str, float]] = {}
     if eval_names:
-        logger.info("*** Evaluate ***")
+        details.info("*** Evaluate ***")
         combined = {}
         for name in eval_names:
             metrics = trainer.evaluate(eval_dataset=tokenized[name])
@@ -457,7 +460,7 @@ def run(
             trainer.save_metrics("eval", combined)
 
     if predict_names:
-        logger.info("*** Predict ***")
+        details.info("*** Predict ***")
         for name in predict_names:
             scores = model_scores(trainer.predict(tokenized[name], metric_key_prefix="predict").predictions)
             if trainer.is_world_process_zero():
@@ -535,18 +538,26 @@ def check_request(data_args: DataTrainingArguments, training_args: MixupTraining
 
 
 def set_up_logging(training_args: MixupTrainingArguments) -> None:
-    """Log at the level of --log_level (by default: info on the main process); --disable_tqdm means every bar."""
+    """Log at the level of --log_level; --disable_tqdm means every bar.
+
+    By default the main process tells what matters in few lines, and of other libraries the warnings; `--log_level
+    info` shows all that stock's script does.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LogFormatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s", "%m/%d/%Y %H:%M:%S"))
     logging.basicConfig(handlers=[handler])
-    if training_args.should_log:
-        transformers.utils.logging.set_verbosity_info()
-    log_level = training_args.get_process_log_level()
-    logger.setLevel(log_level)
+    own_level = level = training_args.get_process_log_level()
+    if training_args.log_level == "passive" and training_args.should_log:
+        own_level, level = logging.INFO, logging.WARNING
+    logger.setLevel(own_level)
+    details.setLevel(level)
     # What is uploaded is told as information; warnings of this library are always shown.
-    logging.getLogger("hf_mixup").setLevel(min(log_level, logging.WARNING))
-    datasets.utils.logging.set_verbosity(log_level)
-    transformers.utils.logging.set_verbosity(log_level)
+    logging.getLogger("hf_mixup").setLevel(min(own_level, logging.WARNING))
+    datasets.utils.logging.set_verbosity(level)
+    transformers.utils.logging.set_verbosity(level)
+    if level > logging.INFO:
+        # Memory is pinned by default, which on a CPU means nothing.
+        warnings.filterwarnings("ignore", "'pin_memory' argument is set as true but no accelerator", UserWarning)
     transformers.utils.logging.enable_default_handler()
     # The format of transformers' enable_explicit_format.
     for handler in transformers.utils.logging.get_logger().handlers:
@@ -651,10 +662,19 @@ def load_tokenizer_and_model(
     except MALFORMED as error:
         raise UsageError(f"the tokenizer of {tokenizer_name} could not be loaded: {first_line(error)}") from error
     options = {"pretrained_model_name_or_path": name, "config": config, **hub_options(model_args)}
+    options["output_loading_info"] = True
     mixes = training_args.mixup().site is not None
     auto_class = AutoMixupModelForSequenceClassification if mixes else AutoModelForSequenceClassification
     try:
-        model = auto_class.from_pretrained(**options, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes)
+        with load_report_held_back() as report:
+            model, loaded = auto_class.from_pretrained(
+                **options, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes
+            )
+            new_head = head_alone_differs(name, model, loaded)
+            if new_head is not None and not details.isEnabledFor(logging.INFO):
+                report.clear()
+                if training_args.should_log:
+                    logger.warning(new_head)
     except KeyError as error:
         raise UsageError(
             f"the model {name} could not be loaded: its configuration holds the unknown {error}"
@@ -670,8 +690,8 @@ def load_tokenizer_and_model(
             ) from error
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        model, info = auto_class.from_pretrained(**options, ignore_mismatched_sizes=True, output_loading_info=True)
-        raise UsageError(mismatch_sentence(name, model, info["mismatched_keys"])) from error
+        model, loaded = auto_class.from_pretrained(**options, ignore_mismatched_sizes=True)
+        raise UsageError(mismatch_sentence(name, model, loaded["mismatched_keys"])) from error
     check_tokenizer(tokenizer, model, tokenizer_name)
     # Decoders often have no token to pad with.
     if tokenizer.pad_token is None:
@@ -749,9 +769,7 @@ def train(trainer: MixupTrainer, checkpoint: str | None) -> TrainOutput:
 def log_class_distribution(encoded_labels: list, labels: Labels, split: str) -> None:
     """Log how often each class occurs."""
     if labels.kind == "single":
-        logger.info(f"Class distribution in {split} set:")
-        for label, count in Counter(encoded_labels).items():
-            logger.info(f"  Label {cut(labels.names[label])}: {count} ({count / len(encoded_labels):.2%})")
+        logger.info(f"Class distribution in {split} set: {class_distribution(encoded_labels, labels.names)}.")
 
 
 def find_traps(
@@ -763,14 +781,14 @@ def find_traps(
     data_args: DataTrainingArguments,
 ) -> list[str]:
     """Return a warning for each thing that is allowed, but is likely a mistake in the data or the flags."""
-    warnings = []
+    traps = []
     if data_args.task_name is None and data_args.text_columns is None:
-        warnings += text_column_traps(splits[next(iter(limits))], labels.columns, text_columns)
+        traps += text_column_traps(splits[next(iter(limits))], labels.columns, text_columns)
     if "train" in encoded_labels and data_args.task_name is None:
-        warnings += class_name_traps(labels.names)
-        warnings += indicator_traps(labels, encoded_labels["train"], splits["train"])
+        traps += class_name_traps(labels.names)
+        traps += indicator_traps(labels, encoded_labels["train"], splits["train"])
         if labels.kind == "regression":
-            warnings += whole_score_traps(splits["train"], labels.columns[0])
+            traps += whole_score_traps(splits["train"], labels.columns[0])
     for name, encoded in encoded_labels.items():
         is_train, limit, cause = name == "train", limits[name], ""
         if limit is not None and limit < len(encoded):
@@ -780,8 +798,8 @@ def find_traps(
             cause = f"--validation_split {data_args.validation_split:g} took the others for validation"
         whole = None if is_train else encoded
         rows = "training" if is_train else name
-        warnings += missing_class_traps(labels, encoded[:limit], whole, rows, cause)
-    return warnings
+        traps += missing_class_traps(labels, encoded[:limit], whole, rows, cause)
+    return traps
 
 
 def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:

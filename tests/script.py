@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import transformers
 
 import run_glue_mixup
 
@@ -16,3 +23,19 @@ def flags(files, *splits):
     """Return the flags of the named splits, all of them by default."""
     chosen = {name: path for name, path in files.items() if not splits or name[2:-5] in splits}
     return [word for pair in chosen.items() for word in pair]
+
+
+@contextmanager
+def captured() -> Iterator[io.StringIO]:
+    """All that a command in this process writes to the terminal, its log with it."""
+    written, root = io.StringIO(), logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    own = transformers.utils.logging.get_logger().handlers[0]
+    stream = own.setStream(written)
+    try:
+        with redirect_stdout(written), redirect_stderr(written):
+            yield written
+    finally:
+        own.setStream(stream or sys.stderr)
+        root.handlers = handlers
+        transformers.utils.logging.set_verbosity_error()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import shutil
-import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import transformers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +20,7 @@ import run_glue_mixup
 from hf_mixup.cli import main
 from tests.compare.test_report import failed_line, run_line
 from tests.data_files import write_json_lines
-from tests.script import SHORT
+from tests.script import SHORT, captured
 from tests.tiny import SENTENCES
 
 TOKEN = "hf_" + "Zz9" * 12
@@ -55,22 +51,6 @@ def assert_seen(text: str, where: str, lines: bool = True) -> None:
         fine = kind not in ("Cc", "Cf", "Cs", "Zl", "Zp") or (lines and character == "\n")
         assert fine, f"{where} has {character!a}: {text!a}"
     assert TOKEN[:12] not in text, where
-
-
-@contextmanager
-def captured() -> Iterator[io.StringIO]:
-    """All that a command in this process writes to the terminal, its log with it."""
-    written, root = io.StringIO(), logging.getLogger()
-    handlers, root.handlers = root.handlers, []
-    own = transformers.utils.logging.get_logger().handlers[0]
-    stream = own.setStream(written)
-    try:
-        with redirect_stdout(written), redirect_stderr(written):
-            yield written
-    finally:
-        own.setStream(stream or sys.stderr)
-        root.handlers = handlers
-        transformers.utils.logging.set_verbosity_error()
 
 
 @contextmanager

@@ -351,7 +351,7 @@ def test_a_saved_data_set_whose_classes_are_called_1_to_5(run, tmp_path, caplog)
     saved = ["--dataset_name", tmp_path / "stars", "--log_level", "info"]
     results = run(*saved, "--do_train", "--do_eval", "--validation_split", "0.25", "--learning_rate", "0.1")
     assert (results["train_samples"], results["eval_samples"]) == (15, 5)
-    counts = re.findall(r"Label (\d): (\d+) ", caplog.text)
+    counts = re.findall(r"(\d) (\d+) \(", caplog.text)
     assert sorted(counts) == sorted([(name, rows) for name in "12345" for rows in "31"])
     assert AutoConfig.from_pretrained(tmp_path / "out").id2label == dict(enumerate("12345"))
     # Evaluated on a file of names, the model has what plain transformers gives for it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils.logging import get_logger
 
 from hf_mixup.files import model_beside, remove_folder, written_beside
 from hf_mixup.trainer.checkpoints import STATE, SaveError, saving
@@ -39,7 +41,7 @@ class SavingMixin:
         if not self.args.should_save:
             super()._save(folder, state_dict)
             return
-        with model_beside(Path(folder)) as beside:
+        with model_beside(Path(folder)) as beside, _named_in_log(beside, Path(folder)):
             super()._save(str(beside), state_dict)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
@@ -115,6 +117,24 @@ class SavingMixin:
         super()._save_optimizer_and_scheduler(output_dir)
         if self._label_gate is not None and self.args.should_save:
             self._label_gate.save(output_dir)
+
+
+@contextmanager
+def _named_in_log(beside: Path, folder: Path) -> Iterator[None]:
+    """Let transformers' messages on saved files name the folder that the files are moved to."""
+
+    def rename(record: logging.LogRecord) -> bool:
+        record.msg = str(record.msg).replace(str(beside), str(folder))
+        return True
+
+    handlers = get_logger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(rename)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(rename)
 
 
 def read_results(folder: str | Path) -> dict[str, float]:

@@ -72,7 +72,7 @@ from hf_mixup.glue.options import (
     check_model_options,
 )
 from hf_mixup.glue.tasks import TASKS, get_task
-from hf_mixup.glue.terminal import class_distribution, head_alone_differs, load_report_held_back
+from hf_mixup.glue.terminal import class_distribution, closing_lines, head_alone_differs, load_report_held_back
 from hf_mixup.glue.traps import (
     class_name_traps,
     indicator_traps,
@@ -90,7 +90,7 @@ from hf_mixup.trainer import (
     save_on_sigterm,
 )
 from hf_mixup.trainer.processes import alone_in_output_dir, check_alike, facts_of_options
-from hf_mixup.trainer.saving import read_results
+from hf_mixup.trainer.saving import ALL_RESULTS, read_results
 
 logger = logging.getLogger(__name__)
 # What only --log_level info shows, as stock's script does.
@@ -459,14 +459,16 @@ def run(
             trainer.log_metrics("eval", metrics)
             trainer.save_metrics("eval", combined)
 
+    written = [os.path.join(training_args.output_dir, ALL_RESULTS)] if train_names or eval_names else []
     if predict_names:
         details.info("*** Predict ***")
         for name in predict_names:
             scores = model_scores(trainer.predict(tokenized[name], metric_key_prefix="predict").predictions)
             if trainer.is_world_process_zero():
                 suffix = "-mm" if name.endswith("_mismatched") else ""
-                file_name = f"predict_results_{data_args.task_name}{suffix}.txt"
-                write_predictions(os.path.join(training_args.output_dir, file_name), scores, labels)
+                path = os.path.join(training_args.output_dir, f"predict_results_{data_args.task_name}{suffix}.txt")
+                write_predictions(path, scores, labels)
+                written.append(path)
 
     card = {"finetuned_from": model_args.model_name_or_path, "tasks": "text-classification"}
     if data_args.task_name is not None:
@@ -489,6 +491,11 @@ def run(
         trainer.create_model_card(**card)
 
     trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        model_name = training_args.output_dir if train_names else model_args.model_name_or_path
+        method = training_args.mixup_method if train_names else None
+        sys.stdout.write(closing_lines(model_name, method, trainer.mixed, written) + "\n")
+        sys.stdout.flush()
     return read_results(training_args.output_dir) if train_names or eval_names else {}
 
 

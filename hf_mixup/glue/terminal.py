@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_mixup.errors import cut, listed
+from hf_mixup.shown import python_string, visible
 
 # The classes that the log names; data sets with 150 of them are common.
 MOST_CLASSES = 8
@@ -88,3 +89,30 @@ def head_alone_differs(name: str, model: PreTrainedModel, loaded: Mapping[str, A
         return None
     sentence = f"{listed(sorted(new))} are not in {cut(name)} and start at random"
     return f"{sentence}; its {listed(sorted(unused))} are not used." if unused else f"{sentence}."
+
+
+def closing_lines(model: str, method: str | None, mixed: Mapping[str, float], files: Sequence[str]) -> str:
+    """The last three lines of a run: where the model is and how to load it, what was mixed, which files to look at.
+
+    Args:
+        model: the folder of the trained model, or the model that was only evaluated.
+        method: the mixup method of the training; None if nothing was trained.
+        mixed: `MixupTrainer.mixed`.
+        files: the results and predictions.
+
+    Example:
+        >>> print(closing_lines("out", "amplify", {"mixup_applied": 1, "mixup_lambda": 0.9}, ["out/all_results.json"]))
+        Model: out, to be loaded by pipeline("text-classification", model="out")
+        Mixed: amplify, mean lambda 0.900, 100.0% of the batches
+        Files: out/all_results.json
+    """
+    load = f'to be loaded by pipeline("text-classification", model={python_string(model)})'
+    if method is None:
+        load, what = f"not trained in this run, {load}", "nothing was mixed, as nothing was trained"
+    elif method == "none":
+        what = "nothing was mixed (--mixup_method none)"
+    else:
+        # Where whole batches are mixed, there is no share of the own row.
+        lam = f", mean lambda {mixed['mixup_lambda']:.3f}" if "mixup_lambda" in mixed else ""
+        what = f"{method}{lam}, {mixed.get('mixup_applied', 0):.1%} of the batches"
+    return f"Model: {visible(model)}, {load}\nMixed: {what}\nFiles: {', '.join(map(visible, files))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,13 +49,18 @@ class MixupLog:
     def last_lambda(self) -> float:
         return 1.0 if self.label_weight is None else self.label_weight.float().mean().item()
 
-    def summary(self, gather: Any, device: torch.device) -> dict[str, float]:
-        """The means over the batches of all processes."""
+    def sums(self, gather: Any, device: torch.device) -> np.ndarray:
+        """The sums over the batches of all processes, for `means`."""
         sums = [self.batches, self.mixed, self.lambdas, float(self.lambda_sum), float(self.loss_sum)]
-        batches, mixed, lambdas, lambda_sum, loss_sum = gather(torch.tensor([sums], device=device)).sum(dim=0).tolist()
-        summary = {"mixup_applied": mixed / batches} if batches else {}
-        if lambdas:
-            summary["mixup_lambda"] = lambda_sum / lambdas
-        if mixed:
-            summary["mixup_loss"] = loss_sum / mixed
-        return summary
+        return np.array(gather(torch.tensor([sums], device=device)).sum(dim=0).tolist())
+
+
+def means(sums: np.ndarray) -> dict[str, float]:
+    """What is logged of the sums of a `MixupLog`, or of several added up."""
+    batches, mixed, lambdas, lambda_sum, loss_sum = sums.tolist()
+    logged = {"mixup_applied": mixed / batches} if batches else {}
+    if lambdas:
+        logged["mixup_lambda"] = lambda_sum / lambdas
+    if mixed:
+        logged["mixup_loss"] = loss_sum / mixed
+    return logged

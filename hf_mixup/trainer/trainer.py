@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -43,7 +44,7 @@ from hf_mixup.trainer.labels import CheckedClasses, as_loss_takes, check_has_row
 from hf_mixup.trainer.late_weights import LateWeights, scale_gradients
 from hf_mixup.trainer.launch import check_launch, in_lockstep, late_weights_error
 from hf_mixup.trainer.length_pairs import LengthGroupedPairSampler, TellEpoch
-from hf_mixup.trainer.log import MixupLog
+from hf_mixup.trainer.log import MixupLog, means
 from hf_mixup.trainer.overrides import (
     gate_error,
     late_error,
@@ -121,7 +122,14 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         self.add_callback(SaveAfterEvaluation)
         self.add_callback(TellEpoch)
         self._start_anew()
-        self._current_mixup()
+        if self._current_mixup().method.site is None and self.train_dataset is not None and self.args.should_log:
+            # Whoever loads a model that can mix wants it to; the model of a baseline may be one that cannot.
+            can_mix = any(isinstance(module, MixupModel) for module in self.model.modules())
+            logger.log(
+                logging.WARNING if can_mix else logging.INFO,
+                "mixup_method='none', the default, mixes nothing; choose a method, such as mixup_method='amplify', "
+                "unless you want plain fine-tuning.",
+            )
         if self.args.parse_class_weights() is not None:
             if self.compute_loss_func is not None or self._loss_behind is not None:
                 name = "compute_loss_func" if self._loss_behind is None else f"{self._loss_behind}.compute_loss"
@@ -155,6 +163,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         self._non_finite = torch.zeros((), device=self.args.device)
         self._filters_logs = self.args.logging_nan_inf_filter
         self._mixup_log = MixupLog()
+        self._mixup_sums = np.zeros(5)
         self._saved_step: tuple[int, int] | None = None
         # Whether checkpoints of an earlier run are out of the way.
         self._made_way = False
@@ -211,9 +220,12 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
                     # It loads by itself, outside `_load_from_checkpoint`.
                     check_weights_fit(resume_from_checkpoint, self.model)
             try:
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
             finally:
                 self.args.logging_nan_inf_filter = self._filters_logs
+            if self.args.mixup_method != "none":
+                self._end_mixup_log()
+            return output
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.hyperparameter_search`, but no other run writes into `output_dir` meanwhile."""
@@ -738,11 +750,29 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
                 "learning_rate, a warm-up, or bf16 instead of fp16, and look for broken values among the labels."
             )
 
+    def _end_mixup_log(self) -> np.ndarray:
+        """Return the sums since the last log, add them to those of the training, and begin with new ones."""
+        sums = self._mixup_log.sums(self.accelerator.gather, self.args.device)
+        self._mixup_log = MixupLog()
+        self._mixup_sums = self._mixup_sums + sums
+        return sums
+
+    @property
+    def mixed(self) -> dict[str, float]:
+        """What the last `train` mixed: `mixup_applied`, `mixup_lambda` and `mixup_loss` over all of its batches.
+
+        Empty before the first training and for `mixup_method='none'`. After a resume, the batches since then count.
+
+        Example:
+            >>> trainer.mixed  # doctest: +SKIP
+            {'mixup_applied': 1.0, 'mixup_lambda': 0.91, 'mixup_loss': 0.43}
+        """
+        return means(self._mixup_sums)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As `Trainer.log`; adds what was mixed since the last training log."""
         if "loss" in logs and self.args.mixup_method != "none":
-            logs.update(self._mixup_log.summary(self.accelerator.gather, self.args.device))
-            self._mixup_log = MixupLog()
+            logs.update(means(self._end_mixup_log()))
         super().log(logs, *args, **kwargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
 
 import run_glue_mixup
-from hf_mixup.glue.terminal import class_distribution, head_alone_differs
+from hf_mixup.glue.terminal import class_distribution, closing_lines, head_alone_differs
 from tests.script import captured, flags
 
 CPU = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "2", "--max_seq_length", "16"]
@@ -34,7 +35,7 @@ def said(tiny_bert_folder, sentences, tmp_path):
     return call
 
 
-def test_a_run_is_quiet_by_default(said):
+def test_a_run_is_quiet_by_default(said, tmp_path):
     text = said("--mixup_method", "amplify", "--logging_steps", "1")
     assert len(text.splitlines()) <= 60
     for part in ("MixupTrainingArguments(", "Model config", "LOAD REPORT", "pin_memory", "input_ids", "_part-of"):
@@ -44,6 +45,16 @@ def test_a_run_is_quiet_by_default(said):
     # 14 rows of three labels in turn.
     assert "Class distribution in train set: red 5 (35.71%), green 5 (35.71%), blue 4 (28.57%)." in text
     assert "eval_accuracy" in text and "train_loss" in text
+    # The terminal has stdout and stderr in one here; on both, nothing comes after the three lines.
+    out = f"{tmp_path / 'out'}"
+    model, mixed, files = text.splitlines()[-3:]
+    assert model == f'Model: {out}, to be loaded by pipeline("text-classification", model="{out}")'
+    assert files == f"Files: {out}/all_results.json, {out}/predict_results_None.txt"
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    logged = [entry for entry in history if "mixup_lambda" in entry]
+    # Each of the two steps is logged, and has one batch.
+    lam, share = (sum(entry[name] for entry in logged) / 2 for name in ("mixup_lambda", "mixup_applied"))
+    assert mixed == f"Mixed: amplify, mean lambda {lam:.3f}, {share:.1%} of the batches"
 
 
 def test_with_log_level_info_it_says_all_of_stocks(said, tmp_path):
@@ -65,6 +76,25 @@ def test_with_log_level_info_it_says_all_of_stocks(said, tmp_path):
 def test_a_level_of_ones_own_holds_for_everything(said):
     text = said("--log_level", "error", splits=("train",))
     assert "WARNING" not in text and "INFO" not in text
+
+
+def test_the_last_lines_of_other_runs(said, tiny_bert_folder, tmp_path):
+    model, mixed, files = said("--log_level", "error", splits=("train",)).splitlines()[-3:]
+    out = tmp_path / "out"
+    assert mixed == "Mixed: nothing was mixed (--mixup_method none)" and files == f"Files: {out}/all_results.json"
+    model, mixed, files = said("--log_level", "error", model=out, splits=("test",)).splitlines()[-3:]
+    assert model.startswith(f"Model: {out}, not trained in this run, to be loaded by ")
+    assert mixed.endswith("nothing was mixed, as nothing was trained")
+    assert files == f"Files: {out}/predict_results_None.txt"
+
+
+def test_the_last_lines_show_every_character_and_only_what_is_known():
+    text = closing_lines('a"\x1b', "nonlinear", {"mixup_applied": 0.25}, ["\u202eb"])
+    assert text.splitlines() == [
+        r"""Model: a"\x1b, to be loaded by pipeline("text-classification", model="a\"\u001b")""",
+        "Mixed: nonlinear, 25.0% of the batches",
+        r"Files: \u202eb",
+    ]
 
 
 def test_missing_weights_of_the_body_are_told_in_full(said, tiny_bert_folder, tmp_path):

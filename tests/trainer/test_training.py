@@ -620,3 +620,46 @@ def test_an_iterable_of_padded_batches_with_a_collator(tmp_path):
         **STRONG,
     )
     assert logged(trainer, "mixup_applied") == [1.0, 0.0] * 3  # the last batch of an epoch has one row
+
+
+def test_what_was_mixed_in_a_whole_training(tmp_path):
+    """The mean of the logs, each weighed by its batches: 5 steps, logged after 2, 4 and not after the last one."""
+    args = MixupTrainingArguments(
+        output_dir=str(tmp_path), max_steps=5, logging_steps=2, use_cpu=True, disable_tqdm=True, report_to="none",
+        mixup_method="amplify", mixup_ratio="beta", mixup_alpha=1.0, mixup_prob=0.6,
+    )  # fmt: skip
+    trainer = MixupTrainer(tiny_model("bert"), args, train_dataset=tiny_dataset(40))
+    assert trainer.mixed == {}
+    drawn = []
+    compute_loss = trainer.compute_loss
+
+    def spy(model, inputs, *rest, **options):
+        loss = compute_loss(model, inputs, *rest, **options)
+        drawn.append(trainer._mixup_log.last_lambda() if inputs["mixup"] is not None else 1.0)
+        return loss
+
+    trainer.compute_loss = spy
+    trainer.train()
+    assert len(drawn) == 5 and 0 < sum(lam < 1 for lam in drawn) < 5
+    assert trainer.mixed["mixup_lambda"] == pytest.approx(np.mean(drawn), abs=1e-6)
+    assert trainer.mixed["mixup_applied"] == pytest.approx(sum(lam < 1 for lam in drawn) / 5)
+    # A second training counts for itself.
+    drawn.clear()
+    trainer.train()
+    assert trainer.mixed["mixup_lambda"] == pytest.approx(np.mean(drawn), abs=1e-6)
+
+
+@pytest.mark.parametrize(("mixup", "level"), [(True, "WARNING"), (False, "INFO")])
+def test_that_nothing_is_mixed_is_said_once(tmp_path, caplog, mixup, level):
+    options = {"max_steps": 1, "use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
+    args = MixupTrainingArguments(output_dir=str(tmp_path), **options)
+    with caplog.at_level("INFO", "hf_mixup"):
+        trainer = MixupTrainer(tiny_model("bert", mixup=mixup), args, train_dataset=tiny_dataset(8))
+        trainer.train()
+        trainer.train()
+        # Neither an evaluation nor a run that mixes.
+        MixupTrainer(tiny_model("bert"), args, eval_dataset=tiny_dataset(8))
+        mixing = MixupTrainingArguments(output_dir=str(tmp_path), mixup_method="amplify", **options)
+        MixupTrainer(tiny_model("bert"), mixing, train_dataset=tiny_dataset(8))
+    (record,) = [record for record in caplog.records if "mixes nothing" in record.getMessage()]
+    assert record.levelname == level

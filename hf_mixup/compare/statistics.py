@@ -2,7 +2,8 @@ r"""What a file of results says: means over seeds, paired differences to plain f
 
 Every method is compared with `none` on the same seeds, and a seed has the same data and the same first weights for all
 methods. For measures that each test row has (accuracy, squared error) the interval comes from a bootstrap over seeds
-and rows together, for the others from Student's t over the seeds.
+and rows together, for the others from Student's t over the seeds. No interval goes where accuracy would be below 0 or
+above 100 %.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ LESS_IS_BETTER = {
     *(f"{name}{suffix}" for name in ("nll", "brier", "ece", "ace") for suffix in ("", "_scaled")),
     *("mse", "ood_fpr95_probability", "ood_fpr95_energy", "flipped_rows_memorized"),
     *("step_seconds", "peak_memory_mib"),
+}
+_BOTH = ("", "_scaled")
+# From where to where a measure can go; those that are not here know no bounds.
+_RANGES = {
+    **dict.fromkeys(("accuracy", "subset_accuracy", "precision", "recall", "roc_auc"), (0.0, 1.0)),
+    **dict.fromkeys(("f1", "f1_macro", "f1_micro", "worst_class_accuracy"), (0.0, 1.0)),
+    **dict.fromkeys(("clean_rows_accuracy", "flipped_rows_accuracy", "flipped_rows_memorized"), (0.0, 1.0)),
+    **dict.fromkeys(
+        (f"ood_{kind}_{by}" for kind in ("auroc", "fpr95") for by in ("probability", "energy")), (0.0, 1.0)
+    ),
+    **dict.fromkeys((f"{name}{suffix}" for name in ("ece", "ace") for suffix in _BOTH), (0.0, 1.0)),
+    **dict.fromkeys((f"{name}{suffix}" for name in ("nll", "brier") for suffix in _BOTH), (0.0, math.inf)),
+    **dict.fromkeys(("mse", "cross_entropy", "temperature", "step_seconds", "peak_memory_mib"), (0.0, math.inf)),
+    **dict.fromkeys(("pearson", "spearmanr", "matthews_correlation"), (-1.0, 1.0)),
 }
 # Draws at once, and the test rows that these may take together.
 _CHUNK, _MOST_DRAWN = 200, 20_000_000
@@ -108,6 +123,16 @@ class Ranks:
     critical_difference: float
 
 
+def range_of(measure: str) -> tuple[float, float]:
+    """From where to where a measure can go.
+
+    Example:
+        >>> range_of("accuracy"), range_of("pearson"), range_of("my own")
+        ((0.0, 1.0), (-1.0, 1.0), (-inf, inf))
+    """
+    return _RANGES.get(measure, (-math.inf, math.inf))
+
+
 def percent(share: float) -> str:
     """A share in percent, with the digits that it has.
 
@@ -162,7 +187,13 @@ def summarize(lines: Iterable[Mapping[str, Any]], measure: str) -> list[Row]:
     return rows
 
 
-def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_000, seed: int = 0) -> Difference:
+def bootstrap_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    draws: int = 10_000,
+    seed: int = 0,
+    possible: tuple[float, float] = (-math.inf, math.inf),
+) -> Difference:
     r"""The difference of two methods on the same seeds and the same test rows, by a paired bootstrap over both.
 
     Each draw takes the test rows with replacement, averages the difference over them and all seeds, and adds what
@@ -170,6 +201,8 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
     mean differences and a quantile of Student's t, each of as many as there are draws once. Seeds are not taken with
     replacement like the rows, because they are few: where they differ more than the rows do, that finds a difference
     where there is none more often than it says.
+    A draw ends where the first would leave what is possible, the second being what it is on the drawn rows. To cut the
+    finished interval at the observed mean of the second instead would hold the truth less often than the level says.
     A single seed says nothing about others, and the interval then is about the rows alone. Intervals are percentiles,
     and the p-value is the share of the draws beyond 0, doubled.
 
@@ -177,6 +210,7 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
         first, second: what each row is worth, `[seeds, rows]`.
         draws: how many, at least 1.
         seed: of the draws.
+        possible: from where to where a mean can go, `(0, 1)` for accuracy.
 
     Raises:
         ValueError: the shapes differ or are not `[seeds, rows]`.
@@ -190,27 +224,32 @@ def bootstrap_difference(first: ArrayLike, second: ArrayLike, draws: int = 10_00
         raise ValueError(f"first {first.shape} and second {second.shape} need one shape [seeds, rows] and no zero.")
     difference, generator = first - second, np.random.default_rng(seed)
     seeds, rows = difference.shape
-    by_row, parts, chunk = difference.mean(axis=0), [], max(1, min(_CHUNK, _MOST_DRAWN // rows))
+    by_row = np.stack([difference.mean(axis=0), second.mean(axis=0)])
+    parts, chunk = [], max(1, min(_CHUNK, _MOST_DRAWN // (2 * rows)))
     for start in range(0, draws, chunk):
-        parts.append(by_row[generator.integers(0, rows, (min(chunk, draws - start), rows))].mean(axis=1))
-    means = np.concatenate(parts)
+        parts.append(by_row[:, generator.integers(0, rows, (min(chunk, draws - start), rows))].mean(axis=2))
+    means, of_second = np.concatenate(parts, axis=1)
     if seeds > 1:
         quantiles = stats.t.ppf((generator.permutation(draws) + 0.5) / draws, seeds - 1)
         means += quantiles * difference.mean(axis=1).std(ddof=1) / math.sqrt(seeds)
     beyond = min((means <= 0).sum(), (means >= 0).sum())
+    bounded = np.clip(means, possible[0] - of_second, possible[1] - of_second)
 
     def interval(level: float) -> tuple[float, float]:
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(bounded, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
     return Difference(float(difference.mean()), float(min(1.0, 2 * (beyond + 1) / (draws + 1))), interval)
 
 
-def seed_difference(first: ArrayLike, second: ArrayLike) -> Difference:
+def seed_difference(
+    first: ArrayLike, second: ArrayLike, possible: tuple[float, float] = (-math.inf, math.inf)
+) -> Difference:
     """The difference of two methods on the same seeds, by Student's paired t.
 
     Args:
         first, second: the value of each seed, `[seeds]`. One seed gives a difference without p-value and interval.
+        possible: from where to where values can go; no interval is larger than what two of them can differ by.
 
     Example:
         >>> round(seed_difference([0.8, 0.9, 0.7], [0.7, 0.7, 0.6]).p, 4)
@@ -224,10 +263,11 @@ def seed_difference(first: ArrayLike, second: ArrayLike) -> Difference:
     # Seeds that agree to the last digit, as where a method changes nothing.
     if error == 0:
         return Difference(mean, 1.0 if mean == 0 else 0.0, lambda level: (mean, mean))
+    most = possible[1] - possible[0]
 
     def interval(level: float) -> tuple[float, float]:
         low, high = stats.t.interval(level, freedom, mean, error)
-        return float(low), float(high)
+        return max(float(low), -most), min(float(high), most)
 
     return Difference(mean, float(2 * stats.t.sf(abs(mean) / error, freedom)), interval)
 
@@ -311,14 +351,16 @@ def _by_setting(lines: Iterable[Mapping[str, Any]], measure: str) -> dict[Settin
 
 def _difference(runs: Mapping[int, Mapping], plain: Mapping[int, Mapping], measure: str) -> Difference:
     seeds = sorted(runs.keys() & plain.keys())
-    pairs = [(runs[seed], plain[seed]) for seed in seeds]
+    pairs, possible = [(runs[seed], plain[seed]) for seed in seeds], range_of(measure)
     if len(pairs) == 1:
         return seed_difference(*([value_of(line, measure)] for line in pairs[0]))
     worth = {"accuracy": _correct, "mse": _squared_errors}.get(measure)
     if worth is not None and len({line["rows"]["test"] for pair in pairs for line in pair}) == 1:
-        return bootstrap_difference(*(np.stack([worth(line) for line in side]) for side in zip(*pairs, strict=True)))
+        sides = (np.stack([worth(line) for line in side]) for side in zip(*pairs, strict=True))
+        return bootstrap_difference(*sides, possible=possible)
     # Other measures have no rows, and runs on test rows that are not the same cannot be compared row by row.
-    return seed_difference(*([value_of(line, measure) for line in side] for side in zip(*pairs, strict=True)))
+    values = ([value_of(line, measure) for line in side] for side in zip(*pairs, strict=True))
+    return seed_difference(*values, possible=possible)
 
 
 def _correct(line: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -116,6 +116,50 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(of_seeds, of_ro
     assert 0.917 <= hits / 400 <= 0.99
 
 
+@pytest.mark.parametrize(("plain", "mixed", "of_seeds"), [(0.99, 0.997, 0.002), (0.97, 0.02, 0.02)])
+def test_bounded_intervals_of_accuracies_at_their_ends_cover_the_truth(plain, mixed, of_seeds):
+    """Three seeds whose accuracies are near 0 or 1, on 300 rows that are about as hard for both methods."""
+    generator, hits, most = np.random.default_rng(6), 0, []
+    for number in range(300):
+        hard, right = generator.normal(size=300), []
+        for centre in (mixed, plain):
+            accuracies = np.clip(generator.normal(centre, of_seeds, (3, 1)), 5e-4, 1 - 5e-4)
+            noise = generator.normal(size=(3, 300))
+            right.append((math.sqrt(0.9) * hard + math.sqrt(0.1) * noise < stats.norm.ppf(accuracies)).astype(float))
+        low, high = bootstrap_difference(*right, draws=400, seed=number, possible=(0, 1)).interval(0.95)
+        hits += low <= mixed - plain <= high
+        most += [-low - right[1].mean(), high - (1 - right[1].mean())]
+    # Three standard errors of 300 trials are 3.8 %.
+    assert hits / 300 >= 0.912
+    # Beyond what the mean of the second allows an interval goes by the noise of the rows alone.
+    assert max(most) <= 3 * math.sqrt(0.25 / 300)
+
+
+def test_intervals_stay_within_what_is_possible():
+    # Two seeds, of which Student's t knows little: 0.99 and 0.7 against 0.98 and 0.9.
+    def rows(accuracy: float) -> list[int]:
+        return [1] * round(100 * accuracy) + [0] * round(100 * (1 - accuracy))
+
+    runs = [line("none", seed, rows(each), pearson=each) for seed, each in ((1, 0.98), (2, 0.9))]
+    runs += [line("amplify", seed, rows(each), pearson=each) for seed, each in ((1, 0.99), (2, 0.7))]
+    mean, error = (0.01 - 0.2) / 2, 0.21 / 2
+    assert mean - stats.t.ppf(0.975, 1) * error < -1  # without bounds
+    found = {measure: summarize(runs, measure)[1] for measure in ("accuracy", "pearson")}
+    # No accuracy is above 100 %, the rows of none being what they are: 94 % of them right, give or take.
+    assert found["accuracy"].high == pytest.approx(1 - 0.94, abs=0.05)
+    assert -1 <= found["accuracy"].low == pytest.approx(-0.94, abs=0.05)
+    # Correlations differ by 2 at most.
+    assert found["pearson"].low == pytest.approx(mean - stats.t.ppf(0.975, 1) * error)
+    assert seed_difference([0.99, 0.7], [0.98, -0.9], possible=(-1, 1)).interval(0.95) == (-2, 2)
+
+
+def test_bounds_change_no_p_value_and_no_draw_that_is_inside():
+    generator = np.random.default_rng(7)
+    first, second = generator.integers(0, 2, (2, 4, 60)).astype(float)
+    free, bounded = bootstrap_difference(first, second), bootstrap_difference(first, second, possible=(0, 1))
+    assert (free.mean, free.p) == (bounded.mean, bounded.p) and free.interval(0.95) == bounded.interval(0.95)
+
+
 def test_one_seed_is_never_clear():
     runs = [line("none", 1, [0] * 50), line("amplify", 1, [1] * 50)]
     row = summarize(runs, "accuracy")[1]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from docs.generator import advice, calibrate, claims, families, gpu, methods, model_card, performance, results
+from hf_mixup.compare.blocks import Picture
+from hf_mixup.compare.figures import save_svg
 
 
 def pages() -> dict[Path, str]:
@@ -21,7 +20,7 @@ def pages() -> dict[Path, str]:
     return {path: text for module in modules for path, text in module.pages().items()}
 
 
-def figures() -> dict[Path, Figure]:
+def figures() -> dict[Path, Picture]:
     """The figures by path."""
     return results.figures() | performance.figures()
 
@@ -30,11 +29,9 @@ def main() -> None:
     for path, text in pages().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    # The same input gives the same file: no random names, no date.
-    with rc_context({"svg.hashsalt": "hf_mixup", "svg.fonttype": "none"}):
-        for path, figure in figures().items():
-            path.parent.mkdir(exist_ok=True)
-            figure.savefig(path, metadata={"Date": None})
+    for path, picture in figures().items():
+        path.parent.mkdir(exist_ok=True)
+        save_svg(picture.draw(), path, picture.label)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from docs.generator import gpu
 from docs.generator.tables import DOCS, mixed_words, origin, raw_lines, table
+from hf_mixup.compare import figures as drawing
+from hf_mixup.compare.blocks import Picture
 
 PERFORMANCE = """# Performance
 
@@ -114,12 +118,14 @@ def pages() -> dict[Path, str]:
     return {DOCS / "performance.md": page}
 
 
-def figures() -> dict[Path, Figure]:
+def figures() -> dict[Path, Picture]:
     """The figures by path."""
-    return {
-        DOCS / "figures" / "step_time.svg": figure_of_ratios(raw_lines("step_time.jsonl")),
-        DOCS / "figures" / "growth.svg": figure_of_growth(raw_lines("growth.jsonl")),
-    }
+    found = (
+        ("step_time", figure_of_ratios, "Step-time ratios with their intervals and limits"),
+        ("growth", figure_of_growth, "Seconds and memory on logarithmic axes"),
+    )
+    pictures = [Picture(name, partial(draw, raw_lines(f"{name}.jsonl")), label) for name, draw, label in found]
+    return {DOCS / "figures" / f"{picture.name}.svg": picture for picture in pictures}
 
 
 def _ratios(runs: list[dict]) -> str:
@@ -203,33 +209,32 @@ def _whole_runs(runs: list[dict]) -> str:
 
 
 def figure_of_ratios(runs: list[dict]) -> Figure:
-    figure = Figure(figsize=(8, 0.8 + 0.3 * len(runs)), layout="constrained")
-    axes = figure.subplots()
-    for row, run in enumerate(runs):
-        median, (low, high) = run["ratio_median"], run["ratio_interval_95"]
-        axes.errorbar(median, row, xerr=[[median - low], [high - median]], fmt="o", color="tab:blue", capsize=3)
-        if "ratio_target" in run:
-            axes.plot(run["ratio_target"], row, "|", color="tab:red", markersize=14)
     names = [f"{mixed_words(run)}, {run['options']['model']} {run['options']['batch']}" for run in runs]
-    axes.set_yticks(range(len(runs)), names)
-    axes.invert_yaxis()
-    axes.axvline(1, color="grey", linewidth=0.8)
-    axes.set_xlabel("time of a mixed step / plain step (median, 95 % interval; red: at most)")
-    return figure
+    ratios = [(run["ratio_median"], *run["ratio_interval_95"]) for run in runs]
+    return drawing.draw_ratios(
+        names, ratios, [run.get("ratio_target") for run in runs], "mixed step / plain step; bar: at most"
+    )
 
 
 def figure_of_growth(runs: list[dict]) -> Figure:
-    figure = Figure(figsize=(3 * len(runs), 5.5), layout="constrained")
-    panels = figure.subplots(2, len(runs), squeeze=False)
-    for column, run in enumerate(runs):
-        for row, (what, unit) in enumerate((("seconds", "seconds"), ("mib", "MiB at the peak"))):
-            axes = panels[row, column]
-            for side, line in (("plain", "o-"), ("mixed", "s--")):
-                slope = run["slopes"][f"{what}_{side}"]
-                axes.loglog(run["sizes"], run[f"{what}_{side}"], line, label=f"{side}, slope {slope:.2f}")
+    look = drawing.styles(["plain", "mixed"])
+    look = {"plain": look["none"], "mixed": look["mixed"]}
+    with drawing.panel("", 2.4 * len(runs), look, list(look), columns=2, rows=len(runs), width=7.0) as (
+        figure,
+        *all_axes,
+    ):
+        for number, axes in enumerate(all_axes):
+            run, (what, unit) = runs[number // 2], (("seconds", "seconds"), ("mib", "MiB at the peak"))[number % 2]
+            for side, style in look.items():
+                shape = {"color": style.colour, "marker": style.marker, "linestyle": style.dash}
+                axes.loglog(run["sizes"], run[f"{what}_{side}"], **shape, linewidth=1.6, markersize=5)
+            slopes = ", ".join(f"{side} {run['slopes'][f'{what}_{side}']:.2f}" for side in look)
+            axes.set_title(f"slope: {slopes}", fontsize=9.5, fontweight="normal")
             axes.set_xlabel("rows of the training set" if run["axis"] == "rows" else run["axis"])
             axes.set_xticks(run["sizes"], [str(size) for size in run["sizes"]])
             axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
             axes.set_ylabel(unit)
-            axes.legend()
     return figure

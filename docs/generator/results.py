@@ -8,16 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from docs.generator import gpu
 from docs.generator.tables import DOCS, table
-from hf_mixup.compare.blocks import Section
+from hf_mixup.compare.blocks import Picture, Section
 from hf_mixup.compare.evidence import Evidence
 from hf_mixup.compare.grid import Cell, method_name, parse_seeds
 from hf_mixup.compare.report import markdown
 from hf_mixup.compare.results import Results
-from hf_mixup.compare.sections import sections
+from hf_mixup.compare.sections import opening, sections
 from hf_mixup.demo.run import MINILM
 from hf_mixup.glue.settings import read_settings
 
@@ -101,14 +99,16 @@ def pages() -> dict[Path, str]:
     """The pages by path."""
     found = {DOCS / "results.md": "# Results\n\n" + _evidence() + gpu.compared() + "\n" + PROGRESS + _progress()}
     for name, parts in _grids().items():
-        found[DOCS / "evidence" / f"{name}.md"] = markdown(parts, GRIDS[name][0], f"../figures/{name}_", ".svg")
+        found[DOCS / "evidence" / f"{name}.md"] = markdown(
+            parts, GRIDS[name][0], opening(evidence()[name].lines), f"../figures/{name}_", ".svg"
+        )
     return found
 
 
-def figures() -> dict[Path, Figure]:
+def figures() -> dict[Path, Picture]:
     """The figures by path."""
     return {
-        DOCS / "figures" / f"{name}_{picture.name}.svg": picture.draw()
+        DOCS / "figures" / f"{name}_{picture.name}.svg": picture
         for name, parts in _grids().items()
         for part in parts
         for picture in part.pictures
@@ -140,7 +140,8 @@ def _evidence() -> str:
         _, _, body = markdown([Section(title, notes, tables)], "").partition(f"## {title}\n")
         page = f"[evidence/{name}.md](evidence/{name}.md)"
         parts.append(
-            f"## {title}\n\n{text}\n\n{body.strip()}\n\nIntervals, curves and how to run it again: {page}.\n\n"
+            f"## {title}\n\n{text}\n\n{opening(evidence()[name].lines)}\n\n{body.strip()}\n\n"
+            f"Intervals, curves and how to run it again: {page}.\n\n"
         )
     return "".join(parts)
 

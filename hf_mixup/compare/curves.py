@@ -13,8 +13,9 @@ from hf_mixup.compare.evidence import Evidence, family_and_alpha, measure
 from hf_mixup.compare.statistics import BASELINE, Row, Setting
 
 _CURVES = (
-    "Bars go one standard deviation over the seeds to either side; the methods are drawn side by side so that their "
-    "bars can be told apart."
+    "Bars go one standard deviation over the seeds to either side, as far as the metric can go; methods that share a "
+    "panel are drawn side by side so that their bars can be told apart. A line that is far from the others leaves the "
+    "panel, and its name says how far it goes."
 )
 _GAINS = (
     "After each figure comes the difference to none on the same seeds with its 95 % interval, which is what tells "
@@ -115,7 +116,7 @@ def _two_panels(
     """The means of the methods against something, and, if there is `none`, their differences to it."""
     metric = measure(evidence.metric[setting]).name
     means = {
-        method: [(x, *(100 * y for y in (row.mean, row.mean - row.sd, row.mean + row.sd))) for x, row in points]
+        method: [(x, *(100 * y for y in (row.mean, *evidence.spread(row)))) for x, row in points]
         for method, points in curves.items()
     }
     gains = {

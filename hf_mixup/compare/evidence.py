@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from hf_mixup.compare import figures
 from hf_mixup.compare.blocks import Entry
 from hf_mixup.compare.results import primary_metric, words_of
-from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, summarize
+from hf_mixup.compare.statistics import BASELINE, Row, Setting, percent, range_of, summarize
 from hf_mixup.methods import METHODS
 
 Line = Mapping[str, Any]
@@ -169,6 +171,11 @@ class Evidence:
     def is_sure(self, row: Row) -> bool:
         """Whether a row has an interval: one seed tells nothing of others."""
         return row.difference is not None and row.pairs > 1
+
+    def spread(self, row: Row) -> tuple[float, float]:
+        """One standard deviation to either side of a mean, as far as the metric can go; nan for one seed."""
+        low, high = range_of(self.metric[row.setting])
+        return tuple(float(np.clip(end, low, high)) for end in (row.mean - row.sd, row.mean + row.sd))
 
     def compared(self, setting: Setting) -> list[Row]:
         """The rows of a setting that have a difference to `none`."""

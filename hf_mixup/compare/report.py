@@ -104,7 +104,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     from markupsafe import Markup
 
     from hf_mixup.compare import figures
-    from hf_mixup.compare.sections import sections
+    from hf_mixup.compare.sections import opening, sections
 
     if not results.lines:
         raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
@@ -120,11 +120,18 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     }
     dark = {colour[1:]: dark for colour, dark in figures.DARK.items()}
     title, generator = f"Comparison of mixup methods: {results.path.name}", Markup(_OURS)
+    answer = opening(results.lines.values())
     files = {
         folder / "report.html": _render(
-            "report.html", sections=parts, title=title, drawings=drawings, dark=dark, generator=generator
+            "report.html",
+            sections=parts,
+            title=title,
+            answer=answer,
+            drawings=drawings,
+            dark=dark,
+            generator=generator,
         ),
-        folder / "report.md": markdown(parts, title),
+        folder / "report.md": markdown(parts, title, answer),
     }
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -152,9 +159,14 @@ def _check_pictures(pictures: Iterable[Path], older: Collection[Path]) -> None:
             raise UsageError(f"{path} is not of the older report; rename it, or give a new folder for the report")
 
 
-def markdown(parts: Sequence[Section], title: str, pictures: str = "figures/", ending: str = ".png") -> str:
-    """Sections as a page in Markdown, which shows pictures whose paths are `pictures`, their name and `ending`."""
-    return _render("report.md", sections=parts, title=title, pictures=pictures, ending=ending)
+def markdown(
+    parts: Sequence[Section], title: str, answer: str = "", pictures: str = "figures/", ending: str = ".png"
+) -> str:
+    """Sections as a page in Markdown, which shows pictures whose paths are `pictures`, their name and `ending`.
+
+    The answer, if there is one, stands between the title and the sections.
+    """
+    return _render("report.md", sections=parts, title=title, answer=answer, pictures=pictures, ending=ending)
 
 
 def _render(template: str, **content: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
@@ -25,12 +26,14 @@ from hf_mixup.compare.statistics import (
 )
 from hf_mixup.compare.what_was_run import failures, what_was_run
 
-_CALIBRATION = tuple(f"{name}{suffix}" for suffix in ("", "_scaled") for name in ("nll", "brier", "ece", "ace"))
+_CALIBRATION = ("nll", "brier", "ece", "ace")
 _NOISE = ("clean_rows_accuracy", "flipped_rows_accuracy", "flipped_rows_memorized")
 _OOD = tuple(f"ood_{kind}_{score}" for score in ("probability", "energy") for kind in ("auroc", "fpr95"))
 _COST = ("step_seconds", "peak_memory_mib")
 _NOT_JUDGED = ("temperature", *_COST)
 _POINTS = Measure("")
+# So many methods are named in the sentence at the top.
+_MOST_NAMED = 4
 _SEEDS_DIFFER = (
     "Not all methods have the same seeds, so that their means are of other runs; the differences to none are of the "
     "same seeds."
@@ -63,6 +66,63 @@ def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
     )
     found = [part(evidence) for part in parts] if evidence.runs else [failures(evidence)]
     return [*filter(None, found), what_was_run(evidence, results_name)]
+
+
+def opening(lines: Iterable[Line]) -> str:
+    """What the runs of a file of results say, in a sentence.
+
+    Args:
+        lines: of `Results.lines`.
+    """
+    evidence = Evidence(lines)
+    rows = [row for setting in evidence.settings for row in evidence.compared(setting)]
+    sure = [row for row in rows if evidence.is_sure(row)]
+    if not evidence.runs:
+        return "All runs failed, so that nothing can be compared."
+    if not rows:
+        return "No method has a seed in common with plain fine-tuning (none), so that nothing is compared with it."
+    if not sure:
+        return f"One seed {_where(evidence, rows)} does not tell whether a method is better than plain fine-tuning."
+    pairs = [row.pairs for row in sure]
+    seeds = _number(min(pairs)) if len(set(pairs)) == 1 else f"{_number(min(pairs))} to {_number(max(pairs))}"
+    better, worse = (_clear_ones(sure, verdict) for verdict in ("better", "worse"))
+    said = _count_and_names(better, "better than plain fine-tuning")
+    if worse:
+        said += f"; {_count_and_names(worse, 'worse')}"
+    elif not better:
+        said = "nothing is clearly better or worse than plain fine-tuning"
+    return f"{seeds.capitalize()} seeds {_where(evidence, sure)}: {said}."
+
+
+def _clear_ones(rows: Sequence[Row], verdict: str) -> dict[str, str]:
+    """The methods with a verdict somewhere, those with more of it first, and in how many of their settings."""
+    hits = Counter(row.method for row in rows if row.verdict == verdict)
+    tried = Counter(row.method for row in rows)
+    return {method: f"in {count} of {tried[method]}" * (tried[method] > 1) for method, count in hits.most_common()}
+
+
+def _count_and_names(found: Mapping[str, str], verdict: str) -> str:
+    """How many methods are clearly better or worse, and which ones."""
+    if not found:
+        return f"nothing is clearly {verdict}"
+    names = [f"{method} {where}".strip() for method, where in found.items()]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    methods = "one method is" if len(names) == 1 else f"{_number(len(names))} methods are"
+    return f"{methods} clearly {verdict} ({', '.join(names[:_MOST_NAMED])}{more})"
+
+
+def _where(evidence: Evidence, rows: Sequence[Row]) -> str:
+    """On which tasks, and in how many settings, something was compared."""
+    settings = dict.fromkeys(row.setting for row in rows)
+    tasks = dict.fromkeys(setting.task for setting in settings)
+    on = f"on {next(iter(tasks))}" if len(tasks) == 1 else f"on {_number(len(tasks))} tasks"
+    return on if len(settings) == len(tasks) else f"in {_number(len(settings))} settings {on}"
+
+
+def _number(count: int) -> str:
+    """A small number as a word."""
+    words = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    return words[count] if count < len(words) else str(count)
 
 
 def _overview(evidence: Evidence) -> Section | None:
@@ -170,9 +230,11 @@ def _differences(evidence: Evidence) -> Section | None:
         return None
     text = [
         "The difference is the mean over the seeds that the method and none both have. The interval for accuracy "
-        "comes from a paired bootstrap over seeds and test rows, that for correlations from Student's t over the "
-        "seeds, on these test rows: other rows would add to it. In the figures the thick line is the 95 % interval, "
-        "the thin one the corrected interval; a filled mark is clear of 0, a hollow one is not."
+        "comes from a paired bootstrap over seeds and test rows, and does not go where the accuracy of the method "
+        "would be below 0 or above 100 %; that for correlations comes from Student's t over the seeds, on these test "
+        "rows: other rows would add to it. In the figures the thick line is the 95 % interval, the thin one the "
+        "corrected interval; a filled mark is clear of 0, a hollow one is not. Arrows show what lies far beyond the "
+        "others, with its number."
     ]
     if not all(evidence.is_sure(row) for setting in evidence.settings for row in evidence.compared(setting)):
         text.append("Where there is only one seed there is no interval: it would say nothing about other seeds.")
@@ -211,7 +273,11 @@ def _ranks(evidence: Evidence) -> Section | None:
 
 
 def _calibration(evidence: Evidence) -> Section | None:
-    tables = _measure_table(evidence, (*_CALIBRATION, "temperature"), "Calibration on the test rows, mean ± sd")
+    scaled = [f"{name}_scaled" for name in _CALIBRATION]
+    tables = [
+        *_measure_table(evidence, _CALIBRATION, "Calibration on the test rows as trained, mean ± sd"),
+        *_measure_table(evidence, (*scaled, "temperature"), "Calibration after temperature scaling, mean ± sd"),
+    ]
     if not tables:
         return None
     pictures = []
@@ -280,7 +346,8 @@ def _losses(evidence: Evidence) -> Section | None:
             pictures.append(Picture(f"loss_{number}", draw, f"Training loss by step, a line for each method. {title}"))
     text = (
         "The training loss as it was logged, mean over the seeds with a band of one standard deviation. The loss of "
-        "mixed rows is taken against mixed labels: where it settles says nothing of one method against another."
+        "mixed rows is taken against mixed labels: where it settles says nothing of one method against another. "
+        "Many methods have a panel each, with the others in grey."
     )
     return Section("Training loss", [text], pictures=pictures) if pictures else None
 
@@ -293,18 +360,25 @@ def _cost(evidence: Evidence) -> Section | None:
     for number, setting in enumerate(evidence.settings, start=1):
         metric, title = measure(evidence.metric[setting]), evidence.names[setting]
         points = {
-            row.method: (1000 * mean(run["cost"]["step_seconds"] for run in runs), row.mean * 100, row.sd * 100)
+            row.method: (
+                1000 * mean(run["cost"]["step_seconds"] for run in runs),
+                row.mean * 100,
+                *(100 * end for end in evidence.spread(row)),
+            )
             for method, runs in evidence.in_order(setting)
             for row in evidence.present([setting], method)
         }
+        if not points:
+            continue
         draw = partial(
             figures.draw_cost, points, evidence.look, title, "ms per training step", f"{metric.name}, times 100"
         )
-        label = f"{metric.name} against the time of a training step, a mark for each method. {title}"
+        label = f"{metric.name} and the time of a training step, a line for each method. {title}"
         pictures.append(Picture(f"cost_{number}", draw, label))
     text = [
         "The time of a step is that of the whole training by its steps, batches that are not mixed included. Runs "
-        "that share a machine slow each other down; peak memory is that of the GPU, else of the whole process."
+        "that share a machine slow each other down; peak memory is that of the GPU, else of the whole process. In the "
+        "figures bars go one standard deviation over the seeds to either side."
     ]
     if len({run["machine"] for run in evidence.runs}) > 1:
         text.append("The runs are from several machines, so that their times do not compare.")
@@ -354,16 +428,11 @@ def _measure_table(
 
 
 def _limits(evidence: Evidence) -> tuple[float, float]:
-    """From where to where differences and intervals of all settings go: one scale for all panels."""
+    """From where to where differences and intervals of all settings go, without outliers: one scale for all panels."""
     rows = [row for setting in evidence.settings for row in evidence.compared(setting)]
-    ends = [row.difference for row in rows] + [
-        end
-        for row in filter(evidence.is_sure, rows)
-        for end in (row.low, row.high, row.corrected_low, row.corrected_high)
-    ]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    margin = 0.04 * (high - low) or 0.01
-    return low - margin, high + margin
+    ends = ("difference", "low", "high", "corrected_low", "corrected_high")
+    spans = [[getattr(row, end) for end in (ends if evidence.is_sure(row) else ends[:1])] for row in rows]
+    return figures.scale_of((min(span), max(span)) for span in spans)
 
 
 def _mean(evidence: Evidence, row: Row | None, kind: Measure = _POINTS, judged: bool = True) -> Entry:

@@ -16,12 +16,12 @@ import yaml
 from hf_mixup.cli import main
 from hf_mixup.compare import runner
 from hf_mixup.compare.evidence import Evidence, family_and_alpha
-from hf_mixup.compare.figures import DARK, PAPER, styles
+from hf_mixup.compare.figures import DARK, PAPER, save_svg, scale_of, styles
 from hf_mixup.compare.grid import Cell, Grid, make_grid
 from hf_mixup.compare.packing import pack
 from hf_mixup.compare.report import write_report
 from hf_mixup.compare.results import Results
-from hf_mixup.compare.sections import sections
+from hf_mixup.compare.sections import opening, sections
 
 ROWS = 200
 VOID = {"meta", "link", "br", "img", "input"}
@@ -208,8 +208,11 @@ def test_the_numbers_are_those_worked_out_by_hand():
     assert row[: columns.index("95 % interval")] == ["amplify", "trec", "3", "+30.0", "*better"]
     # The same for 1.11, 1.12 and 1.13 tenths of ECE, which less is better of; scaled it is the same for all.
     columns, plain, mixed = table_of(lines, "Calibration")
-    assert columns == ["method", "task", "ECE\u00a0↓", "ECE, scaled\u00a0↓", "temperature"]
-    assert plain == ["none", *mixed[1:]] == ["none", "trec", "12.0 ± 1.0", "5.0 ± 0.0", "1.50 ± 0.00"]
+    assert columns == ["method", "task", "ECE\u00a0↓"]
+    assert plain == ["none", *mixed[1:]] == ["none", "trec", "12.0 ± 1.0"]
+    columns, plain, mixed = table_of(lines, "Calibration after temperature scaling")
+    assert columns == ["method", "task", "ECE, scaled\u00a0↓", "temperature"]
+    assert plain == ["none", *mixed[1:]] == ["none", "trec", "5.0 ± 0.0", "1.50 ± 0.00"]
     columns, plain, mixed = table_of(lines, "Cost")
     assert plain[2:] == ["50.0 ± 0.0", "900 ± 0", "1.00"] and mixed[2:] == [
         "60.0 ± 0.0",
@@ -219,6 +222,155 @@ def test_the_numbers_are_those_worked_out_by_hand():
     columns, row = table_of(lines, "In how many settings")
     assert columns[4:] == ["failed runs", "mean difference, points", "step time over none", "clear where"]
     assert row == ["amplify", "1", "0", "0", "0", "+30.0", "1.20", "trec +30.0"]
+
+
+def runs_of(worth: dict[str, float], *tasks: str, seeds: int = 2) -> list[dict[str, Any]]:
+    """Runs of methods with these accuracies, each with a little noise of the seed."""
+    return [
+        run_line(accuracy + seed / 200, method, seed, task)
+        for task in tasks
+        for method, accuracy in worth.items()
+        for seed in range(1, seeds + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            runs_of({"none": 0.8, "amplify": 0.8, "tmix": 0.3}, "trec", "rte", "sst2", seeds=5),
+            "Five seeds on three tasks: nothing is clearly better than plain fine-tuning; one method is clearly worse "
+            "(tmix in 3 of 3).",
+        ),
+        (
+            [
+                *runs_of({"none": 0.5, "amplify": 0.9, "tmix": 0.3, "ssmix": 0.9, "embedmix": 0.5}, "trec"),
+                *runs_of({"none": 0.5, "amplify": 0.5, "ssmix": 0.1}, "rte", seeds=3),
+            ],
+            "Two to three seeds on two tasks: two methods are clearly better than plain fine-tuning (amplify in 1 of "
+            "2, ssmix in 1 of 2); two methods are clearly worse (tmix, ssmix in 1 of 2).",
+        ),
+        (
+            runs_of({"none": 0.5, "amplify": 0.9}, "trec"),
+            "Two seeds on trec: one method is clearly better than plain fine-tuning (amplify).",
+        ),
+        (
+            [
+                run_line(0.8, method, seed, size=size)
+                for method in ("none", "tmix")
+                for seed in (1, 2)
+                for size in ("10%", "all")
+            ],
+            "Two seeds in two settings on trec: nothing is clearly better or worse than plain fine-tuning.",
+        ),
+        (
+            runs_of({"none": 0.5, **dict.fromkeys(("amplify", "tmix", "ssmix", "sentmix", "embedmix"), 0.9)}, "trec"),
+            "Two seeds on trec: five methods are clearly better than plain fine-tuning (amplify, tmix, ssmix, sentmix "
+            "and 1 more).",
+        ),
+        (
+            [run_line(0.5, "none"), run_line(0.9, "amplify")],
+            "One seed on trec does not tell whether a method is better than plain fine-tuning.",
+        ),
+        (
+            [run_line(0.9, "amplify")],
+            "No method has a seed in common with plain fine-tuning (none), so that nothing is compared with it.",
+        ),
+        ([failed_line("RuntimeError: out of memory")], "All runs failed, so that nothing can be compared."),
+    ],
+)
+def test_the_report_opens_with_the_answer(lines, said):
+    assert opening(lines) == said
+
+
+def test_page_and_markdown_open_with_the_same_sentence(whole):
+    html, markdown, _ = whole
+    said = opening(everything())
+    assert f'</h1>\n<p class="answer">{said}</p>\n<nav' in html
+    assert markdown.splitlines()[2].replace("\\", "") == said and markdown.splitlines()[4] == "## What came out"
+
+
+def test_outliers_do_not_flatten_the_others():
+    # Three quarters of these reach 2 at most; what reaches more than four times as far is left out.
+    spans = [(-1.0, 1.0), (-2.0, 0.0), (0.0, 1.0), (-80.0, -70.0)]
+    assert scale_of(spans) == pytest.approx((-2 - 0.04 * 3, 1 + 0.04 * 3))
+    assert scale_of([*spans[:3], (-8.0, 0.0)]) == pytest.approx((-8 - 0.04 * 9, 1 + 0.04 * 9))
+    # Around another centre, which is always on it; of two nothing is an outlier, and nan does not count.
+    assert scale_of([(91.0, 93.0), (16.0, 16.5), (90.0, 91.0), (91.0, 92.0)], 92.0) == pytest.approx((89.88, 93.12))
+    assert scale_of([(0.0, 1.0), (50.0, 60.0), (float("nan"), 0.0)]) == pytest.approx((-2.4, 62.4))
+    # In a figure they are arrows with their numbers: 0.8 to 0.05 is 75 points.
+    lines = runs_of({"none": 0.8, "amplify": 0.81, "tmix": 0.79, "ssmix": 0.8, "batchmixup": 0.05}, "trec", seeds=3)
+    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
+    (axes,) = found["difference_1"].draw().axes
+    assert axes.get_xlim()[0] > -10 and [text.get_text() for text in axes.texts] == ["\u221275.0"]
+    gains, _ = found["cost_1"].draw().axes
+    # The mean of 5.5, 6.0 and 6.5 percent.
+    assert gains.get_xlim()[0] > 50 and [text.get_text() for text in gains.texts] == ["6.0"]
+
+
+def test_fourteen_methods_have_a_panel_each():
+    methods = ["none", *(f"amplify:draws={number}" for number in range(1, 14))]
+    lines = [
+        run_line(0.8 + seed / 100, method, seed, size=size)
+        for method in methods
+        for seed in (1, 2)
+        for size in ("10%", "all")
+    ]
+    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
+    for name, count in (("rows_1", 14), ("rows_1_gain", 13), ("reliability_1", 14), ("loss_1", 14)):
+        figure = found[name].draw()
+        titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes]
+        assert titles == [method.replace(":", " ") for method in methods[14 - count :]] and not figure.legends
+    # All lines are in each panel, that of the method is no grey one, and all panels have one scale.
+    panels = found["loss_1"].draw().axes
+    assert all(len(axes.lines) == 15 and len({line.get_color() for line in axes.lines}) == 2 for axes in panels)
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    # What a method costs and gains is a row.
+    assert [text.get_text() for text in found["cost_1"].draw().axes[0].get_yticklabels()][:2] == [
+        "none",
+        "amplify\ndraws=1",
+    ]
+
+
+def test_a_line_that_leaves_the_panel_says_how_far_it_goes():
+    lines = runs_of({"none": 0.8, "amplify": 0.8, "tmix": 0.8, "ssmix": 0.8}, "trec")
+    for line in lines:
+        if line["cell"]["method"] == "ssmix":
+            line["loss"] = [[10, 104.0], [20, 1.0]]
+    (picture,) = (
+        picture for section in sections(lines, "") for picture in section.pictures if picture.name == "loss_1"
+    )
+    (legend,) = picture.draw().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["none", "amplify", "tmix", "ssmix (goes to 104)"]
+
+
+def test_bars_of_an_accuracy_end_at_0_and_100():
+    # 97 % and 100 %, and 0 % and 3 %: means of 98.5 and 1.5 with standard deviations of 2.1.
+    lines = [
+        run_line(accuracy, "none", seed, size=size)
+        for size in ("10%", "all")
+        for seed, accuracy in ((1, 0.97), (2, 1.0))
+    ]
+    lines += [
+        run_line(accuracy, "tmix", seed, size=size)
+        for size in ("10%", "all")
+        for seed, accuracy in ((1, 0.0), (2, 0.03))
+    ]
+    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
+    bars = [
+        point
+        for container in found["rows_1"].draw().axes[0].containers
+        for collection in container[2]
+        for segment in collection.get_segments()
+        for point in segment[:, 1]
+    ]
+    (gains, _) = found["cost_1"].draw().axes
+    ends = [
+        point for collection in gains.collections for segment in collection.get_segments() for point in segment[:, 0]
+    ]
+    for drawn in (bars, ends):
+        assert max(drawn) == pytest.approx(100) and min(drawn) == pytest.approx(0)
+    assert sorted(ends)[1:3] == pytest.approx([1.5 + 100 * 0.03 / 2**0.5, 98.5 - 100 * 0.03 / 2**0.5])
 
 
 def test_a_loss_is_marked_and_not_bold():
@@ -726,8 +878,15 @@ def test_in_a_browser(browser, scheme, width, whole):
         box = figure.bounding_box()
         assert figure.is_visible() and box["width"] > 200 and box["height"] > 80
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
-    # Nothing is wider than the window, but what scrolls by itself.
+    # Nothing is wider than the window, but what scrolls by itself and says so.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map(each => [each.scrollWidth > each.clientWidth,"
+        " getComputedStyle(each.querySelector('caption span'), '::after').content])"
+    )
+    said_so = [content.startswith('" The table is wider than the page') for _, content in wide]
+    assert [is_wide for is_wide, _ in wide] == said_so and any(said_so) == (width == 390)
+    assert page.locator(".answer").inner_text().startswith("Three seeds in four settings on trec: ")
 
     table = page.locator("table", has_text="Differences to none in points")
     heading = table.locator("th", has_text="difference")
@@ -747,4 +906,17 @@ def test_in_a_browser(browser, scheme, width, whole):
     names = table.locator("tbody tr td:first-child").all_inner_texts()
     assert names == sorted(names) and heading.get_attribute("aria-sort") is None
     assert said == [] and asked == [address]
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "paper", "ink"), [("light", PAPER, "#1b1b1f"), ("dark", DARK[PAPER], "#ececf1")])
+def test_a_picture_of_its_own_follows_the_scheme(browser, scheme, paper, ink, tmp_path):
+    (picture, *_) = (picture for section in sections(everything(), "") for picture in section.pictures)
+    save_svg(picture.draw(), tmp_path / "figure.svg", picture.label)
+    page = browser.new_page(color_scheme=scheme)
+    page.goto((tmp_path / "figure.svg").as_uri())
+    for element, colour in (("path", paper), ("text", ink)):
+        wanted = f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{element}')).fill") == wanted
     page.close()

@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             busy = f"another call writes to {options.out}: wait until it ends, or give another folder"
             stack.enter_context(alone(options.out / LOCK, busy))
             lines = Lines(options.out, call_of(options))
-            site = install(options.wheels, scratch / "site")
+            # dill, of datasets, pickles modules outside of folders of this name by their content.
+            site = install(options.wheels, scratch / "site-packages")
         except UsageError as error:
             parser.error(as_one_line(error))
         run = Run(options, lines, scratch, site)

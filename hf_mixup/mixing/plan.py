@@ -609,10 +609,13 @@ def _rows(states: Tensor, index: Tensor) -> Tensor:
 
 
 def _lerp_(start: Tensor, end: Tensor, weight: Tensor, rest: Tensor | None = None) -> Tensor:
-    """`start += weight * (end - start)`, in place."""
+    """`start + weight * (end - start)`, in place."""
     if rest is None and start.dtype.itemsize < weight.dtype.itemsize:
         # lerp would round the weight to half precision, 0.999 to 1; both shares rounded apart lose nothing that shows.
         weight, rest = weight.to(start.dtype), (1 - weight).to(start.dtype)
+    if torch.compiler.is_compiling():
+        # torch 2.11 loses the gradient of what an autograd function changes in place; a compiler makes one pass of it.
+        return torch.lerp(start, end, weight.to(start.dtype)) if rest is None else start * rest + end * weight
     if rest is not None:
         return start.mul_(rest).addcmul_(end, weight)
     return start.lerp_(end, weight.to(start.dtype))

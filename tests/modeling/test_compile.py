@@ -38,6 +38,13 @@ def test_changing_plans_compile_once_in_every_family(any_family, site, layers, d
     assert compiled_frames(any_family, site, layers, draws) == 2
 
 
+def logits_and_gradients(model, batch, plan):
+    model.zero_grad()
+    logits = model(**batch, mixup=plan).logits
+    logits.square().sum().backward()
+    return logits, [torch.zeros(()) if each.grad is None else each.grad.clone() for each in model.parameters()]
+
+
 def compiled_frames(family, site, layers, draws):
     """The frames of plain passes and of passes with changing plans, after comparing what both give."""
     torch.compiler.reset()
@@ -55,8 +62,9 @@ def compiled_frames(family, site, layers, draws):
             drawn=torch.tensor(generator.choice(layers)) if draws else None,
             attention_mask="union" if layers else "own",
         )
-        expected, found = model(**batch, mixup=plan), compiled(**batch, mixup=plan)
-        torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
-        found.logits.square().sum().backward()
+        expected, expected_gradients = logits_and_gradients(model, batch, plan)
+        found, gradients = logits_and_gradients(compiled, batch, plan)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(gradients, expected_gradients, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
     return counter.frame_count

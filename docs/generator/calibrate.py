@@ -67,8 +67,8 @@ MEASURED = """
 ## What it did to models that mixed much
 
 MiniLM, fine-tuned with `--mixup_method amplify-code --mixup_ratio beta-max` on {train}, drawn from
-`train.csv`, calibrated on others of that file, and measured on `test.csv` by the pipeline of transformers alone. ECE is
-times 100.
+`train.csv`, calibrated on others of that file, and measured on `test.csv` by the pipeline of transformers alone. ECE
+is times 100.
 A temperature below 1 means that the model was less sure than it was right. The last columns are the thresholds for a
 precision of 0.95 from the calibration rows, on these rows and by the bound, and what they do on the test rows.
 

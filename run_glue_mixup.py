@@ -476,6 +476,8 @@ def run(
         card["dataset_tags"] = "glue"
         card["dataset_args"] = data_args.task_name
         card["dataset"] = f"GLUE {data_args.task_name.upper()}"
+    elif data_args.dataset_name is not None and os.path.exists(data_args.dataset_name):
+        card["dataset"] = f"the folder {Path(data_args.dataset_name).absolute().name}"
     elif data_args.dataset_name is not None:
         card["dataset_tags"] = card["dataset"] = data_args.dataset_name
         card["dataset_args"] = data_args.dataset_config_name
@@ -487,7 +489,8 @@ def run(
     card["command"] = ["python", "run_glue_mixup.py", *without_tokens(command_line, secrets)]
     if training_args.push_to_hub:
         trainer.push_to_hub(**card)
-    else:
+    elif train_names:
+        # Where nothing was trained, the folder has no model, or that of an earlier training with a card of its own.
         trainer.create_model_card(**card)
 
     trainer.accelerator.wait_for_everyone()

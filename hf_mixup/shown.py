@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -151,6 +152,37 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+# ---- Paths ----
+
+
+def without_folders(words: Sequence[str]) -> list[str]:
+    """Return a command line without absolute paths, which tell strangers how a machine is set up and serve nobody.
+
+    A path below the working folder becomes relative to it; of any other one the last part is left.
+
+    Example:
+        >>> without_folders(["--train_file", "/home/me/data/train.csv", "--output_dir=/tmp/out", "--seed", "1"])
+        ['--train_file', 'train.csv', '--output_dir=out', '--seed', '1']
+    """
+    return [_QUOTED_PATH.sub(lambda found: _short(found[0]), _short_value(word)) for word in words]
+
+
+# A path in a value that is JSON.
+_QUOTED_PATH = re.compile(r'(?<=")(/|[A-Za-z]:[\\/])[^"]*(?=")')
+
+
+def _short_value(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return flag + equals + ",".join(map(_short, value.split(",")))
+
+
+def _short(path: str) -> str:
+    if not os.path.isabs(path):
+        return path
+    below = os.path.relpath(path)
+    return os.path.basename(os.path.normpath(path)) if below.startswith(os.pardir) else below
 
 
 # ---- Access tokens ----

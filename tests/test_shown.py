@@ -27,6 +27,7 @@ from hf_mixup.shown import (
     python_string,
     visible,
     visible_lines,
+    without_folders,
     without_tokens,
 )
 from tests.data_files import labelled_sentences, write_csv
@@ -214,3 +215,24 @@ def test_formulas_begin_with_an_apostrophe(text):
 @pytest.mark.parametrize("text", ["-1.5", "+1", "-inf", "1e-3", "-", "+", "=", "a=b", "refund", '["red", "round"]'])
 def test_numbers_and_plain_labels_stay_as_they_are(text):
     assert field_of_file(text) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--train_file", "/home/me/a b.csv"], ["--train_file", "a b.csv"]),
+        (["--output_dir=/home/me/out/"], ["--output_dir=out"]),
+        (
+            ["--train_file", "HERE/data/train.csv", "--cache_dir=HERE"],
+            ["--train_file", "data/train.csv", "--cache_dir=."],
+        ),
+        (["--train_file", "/a/b.csv,/c/d.csv,e.csv"], ["--train_file", "b.csv,d.csv,e.csv"]),
+        (["--optim_args", '{"path": "/home/me/x.json", "a/b": 1}'], ["--optim_args", '{"path": "x.json", "a/b": 1}']),
+        (["/home/me/run.yaml"], ["run.yaml"]),
+        # Names on the Hub, relative paths, flags and numbers stay.
+        (["me/model", "data/train.csv", "../x", "--a_b", "1e-4", "", "a=/b"],) * 2,
+    ],
+)
+def test_a_command_line_has_no_absolute_paths(words, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert without_folders([word.replace("HERE", str(tmp_path)) for word in words]) == shown

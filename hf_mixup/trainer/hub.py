@@ -26,6 +26,7 @@ from hf_mixup.hub import (
     snapshot,
     upload,
 )
+from hf_mixup.shown import without_folders
 from hf_mixup.trainer.model_card import card_facts, model_card
 
 logger = logging.getLogger(__name__)
@@ -165,15 +166,16 @@ class HubMixin:
             tasks: always text-classification; here for `Trainer`'s sake.
             evaluations: what `evaluate` returned, by the name of the evaluated split or file; by default the last
                 evaluation that was logged.
-            command: the command line of the run, word by word, without access tokens.
+            command: the command line of the run, word by word, without access tokens; of absolute paths the card
+                keeps what is below the working folder, or the last part.
         """
         if not self.is_world_process_zero():
             return
-        repo = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        repo = self.hub_model_id or self.args.hub_model_id
         facts = card_facts(
             self,
             self._config(),
-            name=model_name or repo.rsplit("/", 1)[-1],
+            name=model_name or (repo or Path(self.args.output_dir).absolute().name).rsplit("/", 1)[-1],
             model_id=repo,
             base_model=finetuned_from,
             evaluations=evaluations,
@@ -183,7 +185,7 @@ class HubMixin:
             dataset=", ".join(_listed(dataset)) or None,
             dataset_id=next(iter(_listed(dataset_tags)), None),
             dataset_config=next(iter(_listed(dataset_args)), None),
-            command=None if command is None else list(command),
+            command=None if command is None else without_folders(command),
         )
         path = Path(self.args.output_dir) / "README.md"
         with written_beside(path) as beside:

@@ -38,6 +38,8 @@ _ALWAYS_SHOWN = (
     "seed",
 )
 _FIRST = ("method", "site", "layers", "ratio")
+# Of a model on the Hub: a folder that is gone may have a longer path, or one from the root.
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # A token in a command line, as `without_tokens` leaves it.
 _TOKEN = re.compile(r"(--[\w-]+=)?\$HF_TOKEN")
 _SHOWN_IF_CHANGED = ("max_steps", "max_grad_norm", "label_smoothing_factor", "class_weights", "fp16", "bf16")
@@ -49,7 +51,7 @@ class CardFacts:
 
     Args:
         name: the name of the model.
-        model_id: what `from_pretrained` takes: the name of the repository, or of the folder.
+        model_id: the name of the repository; None where the model is only in the folder of the card.
         model_type: the architecture, such as `bert`.
         problem_type: as in the config of the model.
         labels: the names of the classes, in order; empty for regression.
@@ -62,14 +64,14 @@ class CardFacts:
         mixing: what the config of the model notes about mixing; None for plain fine-tuning.
         options: the mixup options that were given.
         hyperparameters: the other settings of the training.
-        command: the command line, word by word, without access tokens.
+        command: the command line, word by word, without access tokens and absolute paths.
         versions: of the packages that the model was trained with.
         language, license, tags: for the metadata.
         is_adapter: whether the folder holds an adapter of peft instead of a whole model.
     """
 
     name: str
-    model_id: str
+    model_id: str | None
     model_type: str
     problem_type: str | None
     labels: list[str]
@@ -182,14 +184,15 @@ def _set_name(facts: CardFacts, evaluated: str) -> str:
 
 
 def _usage(facts: CardFacts) -> list[str]:
-    load = f'classify = pipeline("{TASK}", model={python_string(facts.model_id)})'
+    load = f'classify = pipeline("{TASK}", model={python_string(facts.model_id or ".")})'
     need = "peft and transformers" if facts.is_adapter else "transformers"
+    where = f"With {need} alone" if facts.model_id else f"With {need} alone, in the folder of this card"
     code = f"""from transformers import pipeline
 
 {load}
 print(classify("A text of your own"))
 # A pair of texts: classify({{"text": "The first", "text_pair": "The second"}})"""
-    parts = ["## Use", f"With {need} alone:", code_block(code, "python")]
+    parts = ["## Use", f"{where}:", code_block(code, "python")]
     if facts.labels:
         several = ", of which a text may have several" if facts.problem_type == "multi_label_classification" else ""
         parts.append(f"The labels{several}: {', '.join(map(code_span, facts.labels))}.")
@@ -372,7 +375,7 @@ def card_facts(
     config: PreTrainedConfig,
     *,
     name: str,
-    model_id: str,
+    model_id: str | None,
     base_model: str | None = None,
     evaluations: Mapping[str, Mapping[str, float]] | None = None,
     license: str | None = None,
@@ -391,7 +394,7 @@ def card_facts(
         stated: other fields of `CardFacts`.
     """
     base_model = base_model or getattr(config, "name_or_path", None) or None
-    on_hub = base_model is not None and not Path(base_model).exists()
+    on_hub = base_model is not None and not Path(base_model).exists() and bool(_HUB_NAME.fullmatch(base_model))
     if evaluations is None:
         last = _last_evaluation(trainer)
         evaluations = {_evaluated_split(trainer): last} if last else {}

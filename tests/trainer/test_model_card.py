@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -79,15 +80,19 @@ def test_the_card_of_the_script(tiny_bert_folder, tmp_path, mrpc):
     assert "MixupBert" not in str(card) and "hf_secret" not in str(card)
 
     command = fences(card, "bash")[0].replace(" \\\n    ", " ")
-    assert command.startswith(f"python run_glue_mixup.py --model_name_or_path {tiny_bert_folder} ")
+    assert command.startswith("python run_glue_mixup.py --model_name_or_path bert --output_dir out ")
+    assert "--train_file train.csv" in command
+    # The folders of a machine are nobody's business.
+    assert str(tmp_path) not in str(card) and str(Path(tiny_bert_folder).parent) not in str(card)
     assert "--hub_token $HF_TOKEN" in command and "--mixup_layers 1,pooled" in command
 
 
 def test_the_code_of_the_card_runs_in_plain_transformers(tiny_bert_folder, tmp_path, mrpc, monkeypatch, capsys):
     card = script(tiny_bert_folder, tmp_path / "out", *mrpc, "--mixup_method", "amplify")
-    monkeypatch.chdir(tmp_path)
+    assert "With transformers alone, in the folder of this card:" in card.text
+    monkeypatch.chdir(tmp_path / "out")
     code = fences(card, "python")[0]
-    assert "hf_mixup" not in code and 'model="out"' in code
+    assert "hf_mixup" not in code and 'model="."' in code
     names: dict = {}
     exec(code, names)
     assert "'label': '" in capsys.readouterr().out
@@ -104,14 +109,51 @@ def test_the_card_of_a_plain_run_says_nothing_of_mixup(tiny_bert_folder, tmp_pat
     assert "fine-tuned from the local model `bert` on GLUE MRPC." in said
 
 
-@pytest.mark.slow
-def test_evaluating_alone_keeps_what_the_config_says_of_the_training(tiny_bert_folder, tmp_path, mrpc):
-    script(tiny_bert_folder, tmp_path / "out", *mrpc, "--mixup_method", "amplify", "--mixup_alpha", "0.3")
-    alone = [flag for flag in mrpc if flag != "--do_train"]
-    card = script(str(tmp_path / "out"), tmp_path / "again", *alone)
+def test_without_a_training_there_is_no_card_and_none_is_written_over(tiny_bert_folder, tmp_path, mrpc):
+    script(tiny_bert_folder, tmp_path / "out", *mrpc, "--mixup_method", "amplify")
+    (files, card), steps = (mrpc[:-2], (tmp_path / "out" / "README.md").read_text()), ["--do_eval", "--do_predict"]
+    argv = ["--model_name_or_path", str(tmp_path / "out"), *SHORT, *QUIET, *files, "--test_file", files[-1]]
+    for step in steps:
+        run_glue_mixup.main([*argv, step, "--output_dir", str(tmp_path / step)])
+        assert not (tmp_path / step / "README.md").exists()
+    run_glue_mixup.main([*argv, *steps, "--output_dir", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "README.md").read_text() == card
+
+
+def test_a_later_card_keeps_what_the_config_says_of_the_training(tmp_path):
+    mixed = trainer(tmp_path / "first", mixup_method="amplify", mixup_alpha=0.3)
+    mixed.train()
+    trainer(tmp_path / "later", mixed.model).create_model_card()
+    card = ModelCard.load(tmp_path / "later" / "README.md")
     assert "| `ratio` | max-of-n, alpha 0.3, draws 5 |" in card.text and "amplify" in card.data.tags
     # Which options were given then, nobody knows now.
     assert "mixup_alpha" not in card.text
+
+
+def test_data_in_a_folder_are_no_data_set_of_the_hub(tiny_bert_folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    write_csv(tmp_path / "data" / "train.csv", ("sentence", "label"), labelled_sentences(["red", "green"], 20))
+    card = script(tiny_bert_folder, tmp_path / "out", "--dataset_name", tmp_path / "data", "--do_train")
+    assert "on the folder data." in card.text and card.data.datasets is None
+    assert str(tmp_path) not in str(card)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("me/base", "from [me/base](https://huggingface.co/me/base)"),
+        ("bert-base-uncased", "from [bert-base-uncased](https://huggingface.co/bert-base-uncased)"),
+        # Folders that are gone.
+        ("/home/me/models/base", "from the local model `base`"),
+        ("../models/base", "from the local model `base`"),
+        ("runs/first/base", "from the local model `base`"),
+    ],
+)
+def test_a_base_model_is_on_the_hub_or_a_folder(tmp_path, base, said):
+    trainer(tmp_path / "tiny").create_model_card(finetuned_from=base, license="mit")
+    card = ModelCard.load(tmp_path / "tiny" / "README.md")
+    assert said in card.text and "/home" not in str(card)
+    assert card.data.base_model == (base if "[" in said else None)
 
 
 def test_a_part_of_train_that_was_held_out_is_named(tiny_bert_folder, tmp_path):

@@ -18,7 +18,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -39,6 +39,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainerCallback,
     default_data_collator,
     set_seed,
 )
@@ -241,11 +242,12 @@ class DataTrainingArguments:
         return split_names(self.text_column_names, "--text_column_names")
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, float]:
     """Train, evaluate and predict as the flags say.
 
     Args:
         argv: the command line without the program's name; that of the process by default.
+        callbacks: more callbacks for the trainer.
 
     Returns:
         The content of `all_results.json`.
@@ -270,7 +272,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_model_folder(model_args.model_name_or_path, model_args.config_name, model_args.tokenizer_name)
     check_output_dir(training_args.output_dir)
     with alone_in_output_dir(training_args):
-        return run(model_args, data_args, training_args, command_line, notices)
+        return run(model_args, data_args, training_args, command_line, notices, callbacks)
 
 
 def run(
@@ -279,6 +281,7 @@ def run(
     training_args: MixupTrainingArguments,
     command_line: list[str],
     notices: list[str],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """The run itself, while no other one writes into --output_dir; `main` says what it returns and raises.
 
@@ -286,6 +289,7 @@ def run(
         model_args, data_args, training_args: the parsed flags.
         command_line: the flags as they were given, for the model card.
         notices: what is said about them in the log.
+        callbacks: more callbacks for the trainer.
     """
     check_alike(training_args, facts_of_options(training_args))
     set_up_logging(training_args)
@@ -408,7 +412,7 @@ def run(
     else:
         data_collator = None
 
-    callbacks = []
+    callbacks = [*callbacks]
     if data_args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(data_args.early_stopping_patience))
     rows_of_a_step = training_args.train_batch_size * training_args.world_size

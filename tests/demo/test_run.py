@@ -1,10 +1,12 @@
 """The demo's run, on a tiny random model instead of MiniLM: what it writes, prints, refuses and claims."""
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from scipy.stats import t
 from sklearn.metrics import accuracy_score, f1_score, log_loss
+from transformers import TrainerState, TrainingArguments
 
 from hf_mixup.demo import run as demo
 from hf_mixup.demo.data import generate, write
@@ -47,7 +51,7 @@ def test_exit_code_and_files(finished):
         "demo_results.json",
         "training.log",
     }
-    assert {path.name for path in (folder / "models").iterdir()} == {"none", "amplify", "amplify-strong"}
+    assert {path.name for path in (folder / "models").iterdir()} == {"none", "amplify", "amplify-code"}
     assert "train_loss" in (folder / "training.log").read_text(encoding="utf-8")
 
 
@@ -62,7 +66,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder, out = sys.argv[1:]
 sentences = list(pandas.read_csv(folder + "/data/test.csv")["sentence"])
 saved = {}
-for name in ("none", "amplify", "amplify-strong"):
+for name in ("none", "amplify", "amplify-code"):
     path = folder + "/models/" + name
     model, loading = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True)
     assert not any(loading.values()), loading
@@ -83,7 +87,7 @@ numpy.savez(out, **saved)
     labels = pd.read_csv(folder / "data" / "test.csv")["label"].map(names.index).to_numpy()
     results = json.loads((folder / "demo_results.json").read_text())
     assert results["test_rows"] == 576
-    assert list(results["runs"]) == ["none", "amplify", "amplify-strong"]
+    assert list(results["runs"]) == ["none", "amplify", "amplify-code"]
     for name, probabilities in np.load(out).items():
         run = results["runs"][name]
         assert run["accuracy"] == accuracy_score(labels, probabilities.argmax(1))
@@ -100,14 +104,17 @@ def test_the_three_trainings_differ_in_the_mixing_only(finished):
     folder, _ = finished
     arguments = {
         name: torch.load(folder / "models" / name / "training_args.bin", weights_only=False)
-        for name in ("none", "amplify", "amplify-strong")
+        for name in ("none", "amplify", "amplify-code")
     }
     common = {(args.seed, args.num_train_epochs, args.learning_rate) for args in arguments.values()}
     assert common == {(5, 1.0, 2e-4)}
     methods = {name: args.mixup() for name, args in arguments.items()}
     assert methods["none"].site is None
-    assert methods["amplify"].ratio == replace(methods["amplify-strong"].ratio, kind="max-of-n", alpha=0.1, draws=5)
-    assert (methods["amplify-strong"].ratio.kind, methods["amplify-strong"].ratio.alpha) == ("beta-max", 1.0)
+    assert methods["amplify"].ratio == replace(methods["amplify-code"].ratio, kind="max-of-n", alpha=0.1, draws=5)
+    assert (methods["amplify-code"].ratio.kind, methods["amplify-code"].ratio.alpha) == ("beta-max", 0.4)
+    # What the page recommends under wrong labels, word for word.
+    advice = (ROOT / "docs" / "when_to_mix.md").read_text(encoding="utf-8")
+    assert f"`{' '.join(demo.RUNS[2].flags)}`" in advice
     weights = [(folder / "models" / name / "model.safetensors").read_bytes() for name in arguments]
     assert len(set(weights)) == 3
 
@@ -139,6 +146,21 @@ def test_a_second_time_in_the_same_folder_gives_the_same_numbers_and_a_quiet_scr
         )
     for word in ("INFO", "WARNING", "it/s", "train_loss", "Loading weights"):
         assert word not in out
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_shows_the_steps_of_a_training(terminal):
+    screen = io.StringIO()
+    progress = demo._progress(Console(file=screen, force_terminal=terminal, width=80))
+    with progress, redirect_stdout(io.StringIO()):
+        shown = demo._ShowSteps(progress)
+        for step in (1, 2):
+            state = TrainerState(global_step=step, max_steps=8)
+            shown.on_step_end(TrainingArguments(), state, None)
+        (task,) = progress.tasks
+        assert (task.completed, task.total, task.percentage) == (2, 8, 25.0)
+        progress.refresh()
+    assert ("25%" in screen.getvalue()) == terminal and bool(screen.getvalue()) == terminal
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, tiny_bert_folder, capsys):
@@ -261,9 +283,9 @@ def test_the_sentences_follow_the_numbers():
     wins = demo._explain(
         [make_score(none, every_other), make_score(mild, every_other), make_score(strong, always)], test
     )
-    assert "mixup gains accuracy (amplify-strong)" in wins[2]
+    assert "mixup gains accuracy (amplify-code)" in wins[2]
     mixed = demo._explain([make_score(none, every_other), make_score(mild, ~always), make_score(strong, always)], test)
-    assert "amplify-strong gains accuracy and amplify loses some" in mixed[2]
+    assert "amplify-code gains accuracy and amplify loses some" in mixed[2]
     # One row more than plain fine-tuning is no evidence, and may not read like it.
     one_more = every_other.copy()
     one_more[1] = True

@@ -116,7 +116,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--train_file", type=Path, help="a CSV file with the columns text and label")
     parser.add_argument("--model", help="a BERT, RoBERTa or DistilBERT checkpoint, by name or folder")
     parser.add_argument("--method", choices=CHOICES, default="amplify", help="the mixup method")
-    parser.add_argument("--output_dir", type=Path, default=Path("accelerate_loop"), help="where the model is saved")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("out/accelerate_loop"), help="where the model is saved"
+    )
     parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch, in each process")
     parser.add_argument("--accumulation", type=int, default=1, help="batches of one optimizer step")
     parser.add_argument("--epochs", type=int, default=10)

@@ -2,7 +2,7 @@
 
     pip install ".[demo,peft]"
     python examples/lora.py                                              # offline, in seconds
-    python examples/lora.py --model roberta-base --output_dir adapter
+    python examples/lora.py --model roberta-base --output_dir out/adapter
 
 What is saved is an ordinary adapter: `load` below, which needs transformers and peft alone, loads it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -21,10 +22,11 @@ REQUESTS = {
     "refund": "I want my money back; Please refund the double charge; You billed me twice; Return this payment",
     "delivery": "Where is my parcel; The package has not arrived; My order is late; The courier never came",
 }
+NEW = ("Pay the second charge back to me", "When does my parcel come?")
 
 
 def main(argv: list[str] | None = None) -> MixupTrainer:
-    """Train adapters and classifier on a small built-in set and save them. Returns the trainer."""
+    """Train adapters and classifier on a small built-in set, save them, answer two new texts. Returns the trainer."""
     args = parse(argv)
     # Before the model is made, because its classifier and its adapters start from random numbers.
     set_seed(args.seed)
@@ -59,8 +61,13 @@ def main(argv: list[str] | None = None) -> MixupTrainer:
     trainer = MixupTrainer(
         get_peft_model(model, lora), arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    trainer.train()
+    loss = trainer.train().training_loss
     trainer.save_model()
+    say = trainer.accelerator.print
+    say(f"mean training loss {loss:.4f}, saved in {args.output_dir}")
+    scores = trainer.predict(Dataset.from_list([dict(tokenizer(text)) for text in NEW])).predictions
+    for text, row in zip(NEW, torch.tensor(scores).softmax(dim=-1), strict=True):
+        say(f"{text}  ->  {list(REQUESTS)[row.argmax()]} ({row.max():.2f})")
     return trainer
 
 
@@ -81,7 +88,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train LoRA adapters with mixup.")
     parser.add_argument("--model", help="a BERT, RoBERTa or DistilBERT checkpoint, by name or folder")
     parser.add_argument("--method", choices=METHODS, default="amplify", help="the mixup method")
-    parser.add_argument("--output_dir", default="lora", help="where the adapters are saved")
+    parser.add_argument("--output_dir", default="out/lora", help="where the adapters are saved")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=42)
     return parser.parse_args(argv)

@@ -22,6 +22,7 @@ REQUESTS = {
     "refund": "I want my money back; Please refund the double charge; You billed me twice; Return this payment",
     "delivery": "Where is my parcel; The package has not arrived; My order is late; The courier never came",
 }
+NEW = ("Pay the second charge back to me", "When does my parcel come?")
 
 
 class LayerwiseTrainer(Trainer):
@@ -57,7 +58,7 @@ class LayerwiseMixupTrainer(MixupTrainerMixin, LayerwiseTrainer):
 
 
 def main(argv: list[str] | None = None) -> LayerwiseMixupTrainer:
-    """Train on a small built-in set and save the model. Returns the trainer."""
+    """Train on a small built-in set, save the model, and answer two new texts. Returns the trainer."""
     args = parse(argv)
     set_seed(args.seed)
     checkpoint = args.model or demo_weights()
@@ -84,8 +85,13 @@ def main(argv: list[str] | None = None) -> LayerwiseMixupTrainer:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    trainer.train()
+    loss = trainer.train().training_loss
     trainer.save_model()
+    say = trainer.accelerator.print
+    say(f"mean training loss {loss:.4f}, saved in {args.output_dir}")
+    scores = trainer.predict(Dataset.from_list([dict(tokenizer(text)) for text in NEW])).predictions
+    for text, row in zip(NEW, torch.tensor(scores).softmax(dim=-1), strict=True):
+        say(f"{text}  ->  {list(REQUESTS)[row.argmax()]} ({row.max():.2f})")
     return trainer
 
 
@@ -94,7 +100,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train with mixup in a Trainer subclass.")
     parser.add_argument("--model", help="a BERT, RoBERTa or DistilBERT checkpoint, by name or folder")
     parser.add_argument("--method", choices=METHODS, default="amplify", help="the mixup method")
-    parser.add_argument("--output_dir", default="own_trainer", help="where the model is saved")
+    parser.add_argument("--output_dir", default="out/own_trainer", help="where the model is saved")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=42)
     return parser.parse_args(argv)

@@ -210,3 +210,29 @@ def test_a_trainer_of_ones_own_keeps_what_it_does_and_mixes(tmp_path, tiny_bert_
     )
     assert rates[5] == pytest.approx(1e-4 * 0.9**4)
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path)) is BertForSequenceClassification
+
+
+# ---- All ----
+
+
+@peft_warns
+@pytest.mark.parametrize(("name", "read"), [("lora", "adapter"), ("own_trainer", "model")])
+def test_an_example_prints_its_results(name, read, tmp_path, tiny_bert_folder, capsys):
+    module = example(name)
+    capsys.readouterr()
+    module.main(["--model", tiny_bert_folder, "--output_dir", str(tmp_path), "--epochs", "2"])
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.endswith(f"saved in {tmp_path}") for line in said)
+    if read == "adapter":
+        model = module.load(tiny_bert_folder, str(tmp_path), num_labels=2)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    rows = logits_of(model, tiny_bert_folder, list(module.NEW)).softmax(dim=-1)
+    answers = [f"{['refund', 'delivery'][row.argmax()]} ({row.max():.2f})" for row in rows]
+    assert said[-2:] == [f"{text}  ->  {answer}" for text, answer in zip(module.NEW, answers, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["accelerate_loop", "lora", "own_trainer"])
+def test_by_default_an_example_writes_below_the_one_folder_that_git_ignores(name):
+    assert str(example(name).parse([]).output_dir) == f"out/{name}"
+    assert "/out/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

@@ -45,7 +45,7 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, path_sentence
 from hf_mixup.files import written_beside
 from hf_mixup.glue.arguments import parse_arguments, split_names
 from hf_mixup.glue.faults import fault_sentence, is_of_another_process, tell, watch_the_background
@@ -764,7 +764,7 @@ def train(trainer: MixupTrainer, checkpoint: str | None) -> TrainOutput:
     """Train, from a checkpoint on if there is one. SIGTERM saves a checkpoint and ends the process with code 143.
 
     Raises:
-        UsageError: the checkpoint is another model's.
+        UsageError: the checkpoint is another model's, or an option needs a package that is not installed.
         NonFiniteLossError: the loss or the gradient became NaN or infinite; the weights of the step before are saved.
     """
     try:
@@ -772,6 +772,11 @@ def train(trainer: MixupTrainer, checkpoint: str | None) -> TrainOutput:
             return trainer.train(resume_from_checkpoint=checkpoint)
     except CheckpointError as error:
         raise UsageError(f"--resume_from_checkpoint: {error}") from error
+    except ImportError as error:
+        # Of an optimizer or a kernel whose package is not there; others are bugs.
+        if "install" not in str(error):
+            raise
+        raise UsageError(as_one_line(error)) from error
     except NonFiniteLossError as error:
         folder = os.path.join(trainer.args.output_dir, "last-good-weights")
         trainer.save_model(folder, _internal_call=True)
@@ -845,7 +850,10 @@ def cli(argv: list[str] | None = None) -> int:
         tell(as_one_line(error))
         return 2
     except Exception as error:
-        sentence = fault_sentence(error)
+        sentence, of_path = fault_sentence(error), path_sentence(error)
+        if sentence is None and of_path is not None:
+            tell(of_path)
+            return 2
         if sentence is None:
             raise
         tell(sentence, is_of_another_process(error))

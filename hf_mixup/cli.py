@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hf_mixup import __version__
-from hf_mixup.errors import OneSentenceParser, nearest
+from hf_mixup.errors import OneSentenceParser, nearest, path_sentence
 
 # The commands import what they need themselves: `--version` and `--help` do not wait for torch.
 
@@ -171,7 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = nearest(name, COMMANDS)
         hint = f"did you mean {near}?" if near else f"give one of {', '.join(COMMANDS)}."
         parser.error(f"unknown command {name!r}: {hint}")
-    return COMMANDS[name](arguments[1:])
+    try:
+        return COMMANDS[name](arguments[1:])
+    except OSError as error:
+        sentence = path_sentence(error)
+        if sentence is None:
+            raise
+        sys.stderr.write(f"hf-mixup {name}: {sentence}\n")
+        return 2
 
 
 if __name__ == "__main__":

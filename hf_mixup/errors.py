@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -12,6 +13,8 @@ from hf_mixup.shown import is_secret, visible
 LARGEST_SEED = 2**32 - 1
 # A value of the user's data is recognized by its beginning; an exception that is quoted may say more.
 _VALUE, _QUOTE = 100, 400
+# What the system says of a path that was given, wherever it is first looked at.
+_OF_PATHS = {errno.ENAMETOOLONG: "its name is too long", errno.EACCES: "no permission"}
 
 
 class UsageError(ValueError):
@@ -182,6 +185,21 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return cut(lines[0].rstrip(". "), _QUOTE) if lines else type(error).__name__
+
+
+def path_sentence(error: BaseException) -> str | None:
+    """Say which path cannot be used, and why.
+
+    Returns:
+        One sentence, or None if the error is about something else.
+
+    Example:
+        >>> path_sentence(PermissionError(errno.EACCES, "Permission denied", "/root/model"))
+        '/root/model cannot be read or written (no permission); give another path'
+    """
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in _OF_PATHS:
+        return None
+    return f"{cut(str(error.filename))} cannot be read or written ({_OF_PATHS[error.errno]}); give another path"
 
 
 def as_one_line(error: BaseException) -> str:

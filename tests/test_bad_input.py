@@ -334,6 +334,27 @@ def test_as_a_process_a_mistake_is_one_line_and_exit_code_2(mistake_of, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="Nothing is forbidden to root.")
+@pytest.mark.parametrize("flag", ["--model_name_or_path", "--resume_from_checkpoint"])
+def test_a_path_that_is_too_long_is_one_line_and_exit_code_2(run, sentences, tmp_path, capsys, monkeypatch, flag):
+    monkeypatch.setattr(run_glue_mixup, "main", lambda argv: run("--do_train", *flags(sentences, "train"), *argv))
+    assert run_glue_mixup.cli([flag, "a" * 300]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("cannot be read or written (its name is too long); give another path")
+    )
+
+
+def test_an_optimizer_that_is_not_installed_is_one_sentence(run, sentences, monkeypatch):
+    # As transformers words it, where the package is there too.
+    def missing(*_):
+        raise ImportError("You need to install `lomo_optim` in order to use LOMO optimizers.")
+
+    monkeypatch.setattr(run_glue_mixup.MixupTrainer, "create_optimizer", missing)
+    with pytest.raises(UsageError, match="You need to install `lomo_optim`"):
+        run("--do_train", *flags(sentences, "train"))
+
+
 def test_a_folder_that_may_not_be_written_is_refused_before_the_training(mistake_of, tmp_path):
     argv, _ = mistake_of("nothing to do")
     (tmp_path / "out").chmod(0o555)

@@ -121,3 +121,22 @@ def test_demo_help_is_the_help_of_the_demo(capsys):
     code, out, err = run_main(["demo", "--help"], capsys)
     assert (code, err) == (0, "")
     assert "--output_dir" in out and "--seed" in out
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", LONG, "--output", "out"],
+        ["push", LONG, "me/model"],
+        ["suggest", f"{LONG}.csv", "--budget", "1m"],
+        ["compare", "--tasks", LONG, "--methods", "none", "--output", "out.jsonl"],
+    ],
+)
+def test_a_path_that_is_too_long_is_one_sentence(words, capsys):
+    code, _, sentence = run_main(words, capsys)
+    assert code == 2
+    assert sentence.startswith(f"hf-mixup {words[0]}: aaa") and sentence.count("\n") == 1
+    assert sentence.endswith("cannot be read or written (its name is too long); give another path\n")

@@ -110,6 +110,9 @@ def option_text(value: Any, name: str, mapping: bool = False) -> str:
         return json.dumps(value, default=str)
     entries = value if isinstance(value, (list, tuple)) else [value]
     if all(isinstance(entry, _SCALARS) for entry in entries):
+        # A command line cannot hold it, and no path may.
+        if any("\0" in entry for entry in entries if isinstance(entry, str)):
+            raise UsageError(f"{name} has the character \\x00, which no setting takes; remove it")
         return ",".join(str(entry).lower() if isinstance(entry, bool) else str(entry) for entry in entries)
     takes = "a value, a list of values or a mapping" if mapping else "a value or a flat list of values"
     raise UsageError(f"{name} should be {takes}, but is {_kind(value)}")

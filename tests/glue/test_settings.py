@@ -85,6 +85,12 @@ def test_anchors_and_merged_keys_of_a_moderate_size_are_what_pyyaml_makes_of_the
     assert read_settings(str(tmp_path / "a.yaml"), "grid file") == yaml.safe_load(text)
 
 
+def test_an_option_has_no_null_character():
+    for value in ("a\0b", ["a", "\0"]):
+        with pytest.raises(UsageError, match=r"^output_dir has the character .x00, which no setting takes"):
+            option_text(value, "output_dir")
+
+
 def test_options_are_flat(tmp_path):
     for value, text in ((3, "3"), (1e-5, "1e-05"), (True, "true"), ([4, 8], "4,8"), ("no", "no"), ([], "")):
         assert option_text(value, "x") == text

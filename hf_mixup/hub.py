@@ -22,6 +22,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from hf_mixup import __version__
 from hf_mixup.errors import UsageError, first_line, listed, quoted
 from hf_mixup.files import PART_PREFIX
+from hf_mixup.shown import visible
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ def content_of(
 ) -> Content:
     """Sort out what of a folder is uploaded.
 
-    Links are not followed and never go up, wherever they lead; only the folder itself may be one.
+    Links are not followed and never go up, wherever they lead; only the folder itself may be one. Names with
+    characters that cannot be seen stay behind too.
 
     Args:
         folder: the folder.
@@ -188,7 +190,8 @@ def _sorted_out(
                 inner, others = _sorted_out(path, f"{name}/", depth, goes_up, links)
             files |= inner
             left += others if inner else [f"{name}/"]
-        elif path.is_file() and goes_up(name):
+        # The client shows names as they are.
+        elif path.is_file() and visible(name) == name and goes_up(name):
             files[name] = path
         else:
             left.append(name)

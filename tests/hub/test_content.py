@@ -180,6 +180,17 @@ def test_sizes_are_shown_and_long_lists_are_cut(model):
     assert content_of(model).staying().endswith("011.csv and 88 more")
 
 
+@pytest.mark.parametrize(
+    "name", ["model-\x1b[2J-of-2.safetensors", "a\u202e_results.json", f"hf_{'a' * 34}_results.json"]
+)
+def test_a_name_that_cannot_be_shown_stays_behind(model, name):
+    (model / name).touch()
+    content = content_of(model)
+    assert name not in content.files and name in content.left
+    with pytest.raises(UsageError, match="brings in no file"):
+        content_of(model, include=[name])
+
+
 def test_what_cannot_be_read_as_a_file_stays_behind(model):
     os.mkfifo(model / "vocab.txt")  # reading it would never end
     (model / "merges.txt").mkdir()

@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
 from hf_mixup.errors import as_one_line, cut
+from hf_mixup.files import refuse_links
 from hf_mixup.trainer.checkpoints import STATE, CheckpointError, check_weights_fit, make_way
 from hf_mixup.trainer.checksums import CHECKSUMS
 from hf_mixup.trainer.label_gate import FILE, LabelGate
@@ -76,6 +77,9 @@ class ResumingMixin:
 
     def _make_way(self, checkpoint: str | None, folder: Path) -> None:
         """A run that goes on from a checkpoint of its folder keeps the others: they are its own."""
+        if folder != Path(self.args.output_dir):
+            # That of a trial of a search; the output folder itself may be a link.
+            by_one(self.args, lambda: refuse_links([folder]))
         if checkpoint is None or Path(checkpoint).resolve().parent != folder.resolve():
             by_one(self.args, lambda: make_way(folder, self.args.overwrite_output_dir))
 

@@ -148,6 +148,22 @@ def test_trials_of_a_second_search_rename_those_of_the_first(tmp_path):
         assert names(tmp_path / f"run-{number}") == ["checkpoint-2", "old-checkpoint-2"]
 
 
+def test_the_folder_of_a_trial_that_is_a_link_is_refused(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    (tmp_path / "other" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run-0").symlink_to(tmp_path / "other")
+    arguments = MixupTrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=2, report_to="none", disable_tqdm=True, use_cpu=True
+    )
+    arguments.overwrite_output_dir = True
+    data = {"train_dataset": tiny_dataset(), "eval_dataset": tiny_dataset()}
+    trainer = MixupTrainer(args=arguments, model_init=lambda: tiny_model("bert"), **data)
+    with pytest.raises(UsageError, match="run-0 is a link"):
+        trainer.hyperparameter_search(hp_space=lambda trial: {"seed": trial.suggest_int("seed", 1, 9)}, n_trials=1)
+    assert names(tmp_path / "other") == ["checkpoint-2"]
+
+
 def test_the_script_renames_where_it_trains_and_only_there(run, sentences, tmp_path):
     out = tmp_path / "out"
     run(*flags(sentences), *STEPS)

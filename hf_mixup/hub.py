@@ -26,13 +26,15 @@ from hf_mixup.shown import visible
 
 logger = logging.getLogger(__name__)
 
+# Weights in several files are numbered so.
+_SHARD = "-of-".join(["[0-9]" * 5] * 2)
 # What the folder of a model is made of; nothing else is uploaded. Upper and lower case differ, a `*` stops at a slash.
 MODEL_FILES = (
     *("config.json", "generation_config.json"),
     # Weights, as safetensors only: loading a pickle runs what stands in it.
-    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    *("model.safetensors", f"model-{_SHARD}.safetensors", "model.safetensors.index.json"),
     *("adapter_config.json", "adapter_model.safetensors"),
-    *("adapter_model-*-of-*.safetensors", "adapter_model.safetensors.index.json"),
+    *(f"adapter_model-{_SHARD}.safetensors", "adapter_model.safetensors.index.json"),
     # The tokenizers of all families.
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "vocab-src.json", "vocab-tgt.json", "target_vocab.json"),

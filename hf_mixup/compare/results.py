@@ -87,6 +87,9 @@ class Results:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        # A device may have no end.
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            raise UsageError(f"{path} is no file; give another one")
         try:
             text = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:

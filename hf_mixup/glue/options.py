@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, get_scheduler
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted
 from hf_mixup.methods import Mixup
 from hf_mixup.mixing.ratios import BatchWeights
 from hf_mixup.modeling.auto import MODELS
@@ -19,7 +19,7 @@ _TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def check_length_and_schedule(training_args: MixupTrainingArguments) -> None:
-    """Check that there is something to train, and that the schedule of the learning rate can be made.
+    """Check that there is something to train, and that options of schedule and optimizer can be read.
 
     Raises:
         UsageError: if not.
@@ -29,6 +29,11 @@ def check_length_and_schedule(training_args: MixupTrainingArguments) -> None:
         raise UsageError(
             f"--num_train_epochs should be above 0, got {training_args.num_train_epochs}; "
             "or give the number of steps with --max_steps"
+        )
+    pairs = [pair.split("=") for pair in (training_args.optim_args or "").replace(" ", "").split(",")]
+    if training_args.optim_args and any(len(pair) != 2 for pair in pairs):
+        raise UsageError(
+            f"--optim_args {quoted(training_args.optim_args)} should be name=value, with commas between several"
         )
 
 

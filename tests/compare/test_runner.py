@@ -506,3 +506,10 @@ def test_ctrl_c_stops_all_of_it(command, tmp_path):
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130 and "the same command goes on" in error
     assert not psutil.wait_procs(children, timeout=60)[1]
+
+
+def test_a_device_is_no_file_of_results(tmp_path):
+    """One without an end would fill the memory."""
+    (tmp_path / "results.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="results.jsonl is no file; give another one"):
+        Results(tmp_path / "results.jsonl")

@@ -12,6 +12,13 @@ def arguments(**given):
     return MixupTrainingArguments(output_dir="unused", use_cpu=True, **given)
 
 
+@pytest.mark.parametrize("given", ["ab", "a=1,b", "a=1=2"])
+def test_options_of_the_optimizer_are_pairs(given):
+    options.check_length_and_schedule(arguments(optim_args="betas=0.9"))
+    with pytest.raises(UsageError, match=f"--optim_args '{given}' should be name=value"):
+        options.check_length_and_schedule(arguments(optim_args=given))
+
+
 def test_there_is_something_to_train():
     options.check_length_and_schedule(arguments(num_train_epochs=0, max_steps=3))
     with pytest.raises(UsageError, match="--num_train_epochs should be above 0, got 0"):

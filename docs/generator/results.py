@@ -100,7 +100,7 @@ def pages() -> dict[Path, str]:
     found = {DOCS / "results.md": "# Results\n\n" + _evidence() + gpu.compared() + "\n" + PROGRESS + _progress()}
     for name, parts in _grids().items():
         found[DOCS / "evidence" / f"{name}.md"] = markdown(
-            parts, GRIDS[name][0], opening(evidence()[name].lines), f"../figures/{name}_", ".svg"
+            parts, GRIDS[name][0], opening(evidence()[name]), f"../figures/{name}_", ".svg"
         )
     return found
 
@@ -125,7 +125,7 @@ def evidence() -> dict[str, Evidence]:
 @cache
 def _grids() -> dict[str, list[Section]]:
     """The sections of the report on each of them."""
-    return {name: sections(found.lines, f"{name}.jsonl") for name, found in evidence().items()}
+    return {name: sections(found, f"{name}.jsonl") for name, found in evidence().items()}
 
 
 def _evidence() -> str:
@@ -140,7 +140,7 @@ def _evidence() -> str:
         _, _, body = markdown([Section(title, notes, tables)], "").partition(f"## {title}\n")
         page = f"[evidence/{name}.md](evidence/{name}.md)"
         parts.append(
-            f"## {title}\n\n{text}\n\n{opening(evidence()[name].lines)}\n\n{body.strip()}\n\n"
+            f"## {title}\n\n{text}\n\n{opening(evidence()[name])}\n\n{body.strip()}\n\n"
             f"Intervals, curves and how to run it again: {page}.\n\n"
         )
     return "".join(parts)

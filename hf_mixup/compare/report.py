@@ -104,12 +104,14 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     from markupsafe import Markup
 
     from hf_mixup.compare import figures
+    from hf_mixup.compare.evidence import Evidence
     from hf_mixup.compare.sections import opening, sections
 
     if not results.lines:
         raise UsageError(f"the file of results {results.path} is empty; run hf-mixup compare first")
     check_report(folder)
-    parts = sections(results.lines.values(), results.path.name)
+    evidence = Evidence(results.lines.values())
+    parts = sections(evidence, results.path.name)
     pictures = {folder / "figures" / f"{each.name}.png": each for part in parts for each in part.pictures}
     older = {folder / "figures" / f"{name}.png" for name in _FIGURE.findall(_older_page(folder))}
     _check_pictures(pictures, older)
@@ -120,7 +122,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     }
     dark = {colour[1:]: dark for colour, dark in figures.DARK.items()}
     title, generator = f"Comparison of mixup methods: {results.path.name}", Markup(_OURS)
-    answer = opening(results.lines.values())
+    answer = opening(evidence)
     files = {
         folder / "report.html": _render(
             "report.html",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
 
@@ -40,14 +40,13 @@ _SEEDS_DIFFER = (
 )
 
 
-def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
+def sections(evidence: Evidence, results_name: str) -> list[Section]:
     """The sections of the report on a file of results; those without data are left out.
 
     Args:
-        lines: of `Results.lines`.
+        evidence: its lines.
         results_name: the name of the file.
     """
-    evidence = Evidence(lines)
     parts: Sequence[Callable[[Evidence], Section | None]] = (
         _overview,
         _results,
@@ -68,13 +67,8 @@ def sections(lines: Iterable[Line], results_name: str) -> list[Section]:
     return [*filter(None, found), what_was_run(evidence, results_name)]
 
 
-def opening(lines: Iterable[Line]) -> str:
-    """What the runs of a file of results say, in a sentence.
-
-    Args:
-        lines: of `Results.lines`.
-    """
-    evidence = Evidence(lines)
+def opening(evidence: Evidence) -> str:
+    """What the runs of a file of results say, in a sentence."""
     rows = [row for setting in evidence.settings for row in evidence.compared(setting)]
     sure = [row for row in rows if evidence.is_sure(row)]
     if not evidence.runs:

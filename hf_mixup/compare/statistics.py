@@ -224,16 +224,18 @@ def bootstrap_difference(
         raise ValueError(f"first {first.shape} and second {second.shape} need one shape [seeds, rows] and no zero.")
     difference, generator = first - second, np.random.default_rng(seed)
     seeds, rows = difference.shape
-    by_row = np.stack([difference.mean(axis=0), second.mean(axis=0)])
-    parts, chunk = [], max(1, min(_CHUNK, _MOST_DRAWN // (2 * rows)))
+    by_row, of_second = difference.mean(axis=0), second.mean(axis=0)
+    parts, chunk = [], max(1, min(_CHUNK, _MOST_DRAWN // rows))
     for start in range(0, draws, chunk):
-        parts.append(by_row[:, generator.integers(0, rows, (min(chunk, draws - start), rows))].mean(axis=2))
-    means, of_second = np.concatenate(parts, axis=1)
+        drawn = generator.integers(0, rows, (min(chunk, draws - start), rows))
+        # One after the other: both at once take ten times as long.
+        parts.append([values[drawn].mean(axis=1) for values in (by_row, of_second)])
+    means, second_means = np.concatenate(parts, axis=1)
     if seeds > 1:
         quantiles = stats.t.ppf((generator.permutation(draws) + 0.5) / draws, seeds - 1)
         means += quantiles * difference.mean(axis=1).std(ddof=1) / math.sqrt(seeds)
     beyond = min((means <= 0).sum(), (means >= 0).sum())
-    bounded = np.clip(means, possible[0] - of_second, possible[1] - of_second)
+    bounded = np.clip(means, possible[0] - second_means, possible[1] - second_means)
 
     def interval(level: float) -> tuple[float, float]:
         low, high = np.quantile(bounded, [(1 - level) / 2, (1 + level) / 2])

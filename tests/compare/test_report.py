@@ -116,7 +116,7 @@ def tables_of(lines: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
             list(table.columns),
             *([f"{'*' * entry.better}{entry.text}{' ▼' * entry.worse}" for entry in row] for row in table.rows),
         ]
-        for section in sections(lines, "results.jsonl")
+        for section in sections(Evidence(lines), "results.jsonl")
         for table in section.tables
     }
 
@@ -126,7 +126,7 @@ def table_of(lines: list[dict[str, Any]], start: str) -> list[list[str]]:
 
 
 def titles_of(lines: list[dict[str, Any]]) -> list[str]:
-    return [section.title for section in sections(lines, "results.jsonl")]
+    return [section.title for section in sections(Evidence(lines), "results.jsonl")]
 
 
 def report_of(lines: list[dict[str, Any]], path: Path) -> tuple[str, str]:
@@ -280,12 +280,12 @@ def runs_of(worth: dict[str, float], *tasks: str, seeds: int = 2) -> list[dict[s
     ],
 )
 def test_the_report_opens_with_the_answer(lines, said):
-    assert opening(lines) == said
+    assert opening(Evidence(lines)) == said
 
 
 def test_page_and_markdown_open_with_the_same_sentence(whole):
     html, markdown, _ = whole
-    said = opening(everything())
+    said = opening(Evidence(everything()))
     assert f'</h1>\n<p class="answer">{said}</p>\n<nav' in html
     assert markdown.splitlines()[2].replace("\\", "") == said and markdown.splitlines()[4] == "## What came out"
 
@@ -300,7 +300,7 @@ def test_outliers_do_not_flatten_the_others():
     assert scale_of([(0.0, 1.0), (50.0, 60.0), (float("nan"), 0.0)]) == pytest.approx((-2.4, 62.4))
     # In a figure they are arrows with their numbers: 0.8 to 0.05 is 75 points.
     lines = runs_of({"none": 0.8, "amplify": 0.81, "tmix": 0.79, "ssmix": 0.8, "batchmixup": 0.05}, "trec", seeds=3)
-    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
+    found = {picture.name: picture for section in sections(Evidence(lines), "") for picture in section.pictures}
     (axes,) = found["difference_1"].draw().axes
     assert axes.get_xlim()[0] > -10 and [text.get_text() for text in axes.texts] == ["\u221275.0"]
     gains, _ = found["cost_1"].draw().axes
@@ -316,13 +316,14 @@ def test_fourteen_methods_have_a_panel_each():
         for seed in (1, 2)
         for size in ("10%", "all")
     ]
-    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
-    for name, count in (("rows_1", 14), ("rows_1_gain", 13), ("reliability_1", 14), ("loss_1", 14)):
-        figure = found[name].draw()
+    found = {picture.name: picture for section in sections(Evidence(lines), "") for picture in section.pictures}
+    drawn = {name: found[name].draw() for name in ("rows_1_gain", "reliability_1", "loss_1")}
+    for name, count in (("rows_1_gain", 13), ("reliability_1", 14), ("loss_1", 14)):
+        figure = drawn[name]
         titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes]
         assert titles == [method.replace(":", " ") for method in methods[14 - count :]] and not figure.legends
     # All lines are in each panel, that of the method is no grey one, and all panels have one scale.
-    panels = found["loss_1"].draw().axes
+    panels = drawn["loss_1"].axes
     assert all(len(axes.lines) == 15 and len({line.get_color() for line in axes.lines}) == 2 for axes in panels)
     assert len({axes.get_ylim() for axes in panels}) == 1
     # What a method costs and gains is a row.
@@ -338,7 +339,10 @@ def test_a_line_that_leaves_the_panel_says_how_far_it_goes():
         if line["cell"]["method"] == "ssmix":
             line["loss"] = [[10, 104.0], [20, 1.0]]
     (picture,) = (
-        picture for section in sections(lines, "") for picture in section.pictures if picture.name == "loss_1"
+        picture
+        for section in sections(Evidence(lines), "")
+        for picture in section.pictures
+        if picture.name == "loss_1"
     )
     (legend,) = picture.draw().legends
     assert [text.get_text() for text in legend.get_texts()] == ["none", "amplify", "tmix", "ssmix (goes to 104)"]
@@ -356,7 +360,7 @@ def test_bars_of_an_accuracy_end_at_0_and_100():
         for size in ("10%", "all")
         for seed, accuracy in ((1, 0.0), (2, 0.03))
     ]
-    found = {picture.name: picture for section in sections(lines, "") for picture in section.pictures}
+    found = {picture.name: picture for section in sections(Evidence(lines), "") for picture in section.pictures}
     bars = [
         point
         for container in found["rows_1"].draw().axes[0].containers
@@ -386,7 +390,7 @@ def test_ranks_are_those_worked_out_by_hand():
     wanted = [["amplify", "1.75"], ["sentmix", "2.00"], ["none", "2.25"]]
     assert table_of(lines, "Average ranks over 2 settings")[1:] == wanted
     # q of Demsar's Table 5 for 3 classifiers is 2.343, so that the difference is 2.343 sqrt(3 * 4 / (6 * 2)).
-    (picture,) = next(part.pictures for part in sections(lines, "") if part.title == "Average rank")
+    (picture,) = next(part.pictures for part in sections(Evidence(lines), "") if part.title == "Average rank")
     assert "critical difference 2.34" in {text.get_text()[:24] for text in picture.draw().axes[0].texts}
 
 
@@ -459,7 +463,7 @@ def test_colours_can_be_told_from_the_ground(dark):
 
 def test_a_method_has_one_look_everywhere():
     lines = [line for line in everything() if "amplify" not in line["key"] or " 10% " in line["key"]]
-    found = sections(lines, "results.jsonl")
+    found = sections(Evidence(lines), "results.jsonl")
     looks: dict[str, set[str]] = {}
     for picture in (picture for section in found for picture in section.pictures):
         for legend in picture.draw().legends:
@@ -492,7 +496,7 @@ def test_what_the_runs_do_not_have_is_left_out():
 
 def test_one_seed_has_no_interval_and_no_verdict():
     lines = [run_line(0.5, "none"), run_line(0.9, "amplify"), run_line(0.9, "amplify", seed=2)]
-    assert "one seed says nothing about others" in sections(lines, "")[0].text[0]
+    assert "one seed says nothing about others" in sections(Evidence(lines), "")[0].text[0]
     assert table_of(lines, "Test accuracy")[1:] == [["none", "50.0"], ["amplify", "90.0 ± 0.0"]]
     assert table_of(lines, "Differences to none")[1] == ["amplify", "trec", "1", "+40.0", "–", "–", "–", "–"]
     assert not {"▼", "*"} & set(str(tables_of(lines)))
@@ -502,7 +506,7 @@ def test_alphas_of_a_method_are_a_curve():
     worth = {"none": 0.0, "tmix": 0.0, "amplify": 0.01, "amplify:alpha=0.4": 0.02, "amplify:alpha=1": 0.05}
     worth |= {"sentmix:alpha=1": 0.03}
     lines = [run_line(0.7 + gain + seed / 100, method, seed) for method, gain in worth.items() for seed in (1, 2)]
-    (section,) = (each for each in sections(lines, "") if each.title == "Alpha")
+    (section,) = (each for each in sections(Evidence(lines), "") if each.title == "Alpha")
     # AMPLIFY's default is 0.1; sentmix has one alpha only and is no curve. A method has its colour of other figures.
     means, gains = (picture.draw().axes[0].containers for picture in section.pictures)
     for bars, wanted in ((means, [[71.5] * 3, [72.5, 73.5, 76.5]]), (gains, [[1, 2, 5]])):
@@ -532,7 +536,7 @@ def test_methods_with_names_of_their_own_are_explained_and_drawn_as_what_they_ar
     for line in lines:
         if (method := line["cell"]["method"]) != "none":
             line["method"] = f"amplify:alpha={0.4 if method == 'little' else 1}"
-    found = {section.title: section for section in sections(lines, "")}
+    found = {section.title: section for section in sections(Evidence(lines), "")}
     assert found["Results"].text == ["little is amplify:alpha=0.4; much is amplify:alpha=1."]
     assert [row[0] for row in table_of(lines, "Test accuracy")[1:]] == ["none", "little", "much"]
     (means,) = (picture.draw().axes[0].containers for picture in found["Alpha"].pictures if picture.name == "alpha_1")
@@ -542,7 +546,7 @@ def test_methods_with_names_of_their_own_are_explained_and_drawn_as_what_they_ar
 def test_a_reliability_diagram_leaves_out_bins_of_a_few_rows():
     bins = {"count": [1, 49, 150], "confidence": [0.1, 0.5, 0.9], "accuracy": [1.0, 0.4, 0.8]}
     lines = [run_line(0.8, reliability={"raw": bins, "scaled": bins})]
-    (section,) = (each for each in sections(lines, "") if each.title == "Calibration")
+    (section,) = (each for each in sections(Evidence(lines), "") if each.title == "Calibration")
     (picture,) = section.pictures
     for axes in picture.draw().axes:
         _, line, *_ = axes.lines
@@ -578,7 +582,7 @@ def test_methods_are_ranked_and_timed_on_the_seeds_that_all_have():
         run_line(0.7, "amplify", 1, task="rte"),
     ]
     assert table_of(lines, "Average ranks over 2 settings")[1:] == [["none", "1.00"], ["amplify", "2.00"]]
-    (section,) = (each for each in sections(lines, "") if each.title == "Results")
+    (section,) = (each for each in sections(Evidence(lines), "") if each.title == "Results")
     assert "same seeds" in section.text[0]
     slow = run_line(0.5, "none", 2)
     slow["cost"] = {**slow["cost"], "step_seconds": 5.0}
@@ -607,7 +611,7 @@ def test_measures_that_do_not_exist_leave_the_rest():
     ]
     lines[-1]["metrics"] = {"pearson": None}
     for some in (lines[:4], lines):
-        for section in sections(some, ""):
+        for section in sections(Evidence(some), ""):
             for picture in section.pictures:
                 picture.draw()
     assert table_of(lines, "Differences to none")[1][2:] == ["1", "+0.0", "–", "–", "–", "–"]
@@ -621,7 +625,7 @@ def test_figures_have_names_of_their_own_without_none_too():
         for task in ("trec", "rte")
         for size in ("10%", "all")
     ]
-    names = [picture.name for section in sections(lines, "") for picture in section.pictures]
+    names = [picture.name for section in sections(Evidence(lines), "") for picture in section.pictures]
     assert len(names) == len(set(names)) and {"rows_1", "rows_2", "alpha_1", "alpha_4"} <= set(names)
 
 
@@ -644,7 +648,7 @@ def test_the_rerun_is_the_same_grid(grid, settings, tmp_path):
     settings["methods"] = ["none", "amplify:alpha=1:weight_decay=0.2", "mine=tmix:alpha=1:weight_decay=0.3"]
     grid = make_grid(settings)
     lines = lines_of(grid)
-    (code,) = (code.text for code in sections(lines, "")[-1].code if code.language == "yaml")
+    (code,) = (code.text for code in sections(Evidence(lines), "")[-1].code if code.language == "yaml")
     again = yaml.safe_load(code)
     again["tasks"][0]["folder"] = settings["tasks"][0]["folder"]
     again["models"] = settings["models"]
@@ -912,7 +916,7 @@ def test_in_a_browser(browser, scheme, width, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "paper", "ink"), [("light", PAPER, "#1b1b1f"), ("dark", DARK[PAPER], "#ececf1")])
 def test_a_picture_of_its_own_follows_the_scheme(browser, scheme, paper, ink, tmp_path):
-    (picture, *_) = (picture for section in sections(everything(), "") for picture in section.pictures)
+    (picture, *_) = (picture for section in sections(Evidence(everything()), "") for picture in section.pictures)
     save_svg(picture.draw(), tmp_path / "figure.svg", picture.label)
     page = browser.new_page(color_scheme=scheme)
     page.goto((tmp_path / "figure.svg").as_uri())

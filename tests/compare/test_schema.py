@@ -17,6 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from hf_mixup.cli import main
+from hf_mixup.compare.evidence import Evidence
 from hf_mixup.compare.figures import to_svg
 from hf_mixup.compare.grid import Cell
 from hf_mixup.compare.packing import pack, unpack
@@ -275,7 +276,7 @@ def test_runs_on_other_test_rows_are_compared_without_them():
     other["rows"]["test"] = 10
     other["test"] = {"labels": pack(np.arange(10)), "predictions": pack(np.arange(10))}
     lines = [LINES[0], LINES[1], other, LINES[3]]
-    assert sections([read_line(json.dumps(line).encode()) for line in lines], "")
+    assert sections(Evidence(read_line(json.dumps(line).encode()) for line in lines), "")
 
 
 VALUES = st.recursive(
@@ -302,7 +303,7 @@ def test_whatever_stands_in_a_field_there_is_a_report_and_other_lines_stay(tmp_p
     others = {line["key"]: line for line in LINES if line is not LINES[number]}
     assert {key: line for key, line in results.lines.items() if key in others} == others
     assert set(results.damaged) <= {number + 1} and len(results.lines) + len(results.damaged) == len(LINES)
-    found = sections(results.lines.values(), file.name)
+    found = sections(Evidence(results.lines.values()), file.name)
     assert found[-1].title == "What was run"
 
 
@@ -336,7 +337,7 @@ def test_the_largest_and_the_smallest_values_that_are_allowed_can_be_drawn():
     lines[-1] |= {"cell": {**lines[-1]["cell"], "task": "t" * 1000, "model": "m" * 1000, "noise": 1}}
     for line in lines:
         line["key"] = Cell(**line["cell"]).key
-    found = sections([read_line(json.dumps(line).encode()) for line in lines], "")
+    found = sections(Evidence(read_line(json.dumps(line).encode()) for line in lines), "")
     pictures = [picture for section in found for picture in section.pictures]
     assert {"alpha_1", "cost_1", "loss_1"} <= {picture.name for picture in pictures}
     for picture in pictures:

@@ -242,12 +242,15 @@ class DataTrainingArguments:
         return split_names(self.text_column_names, "--text_column_names")
 
 
-def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, float]:
+def main(
+    argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = (), prog: str = "run_glue_mixup.py"
+) -> dict[str, float]:
     """Train, evaluate and predict as the flags say.
 
     Args:
         argv: the command line without the program's name; that of the process by default.
         callbacks: more callbacks for the trainer.
+        prog: what the program is called in its help.
 
     Returns:
         The content of `all_results.json`.
@@ -265,7 +268,7 @@ def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = (
     """
     command_line = sys.argv[1:] if argv is None else argv
     (model_args, data_args, training_args), notices = parse_arguments(
-        command_line, (ModelArguments, DataTrainingArguments, MixupTrainingArguments)
+        command_line, (ModelArguments, DataTrainingArguments, MixupTrainingArguments), prog
     )
     check_length_and_schedule(training_args)
     check_request(data_args, training_args)
@@ -836,7 +839,7 @@ def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
         file.write_text("".join(["index\tprediction\n", *lines]), encoding="utf-8")
 
 
-def cli(argv: list[str] | None = None) -> int:
+def cli(argv: list[str] | None = None, prog: str = "run_glue_mixup.py") -> int:
     """Run `main` as a command: mistakes of the user and faults of the machine are one sentence on stderr.
 
     Returns:
@@ -845,7 +848,7 @@ def cli(argv: list[str] | None = None) -> int:
     """
     watch_the_background()
     try:
-        main(argv)
+        main(argv, prog=prog)
     except UsageError as error:
         tell(as_one_line(error))
         return 2

@@ -24,7 +24,7 @@ def train(arguments: Sequence[str]) -> int:
     """Fine-tune on GLUE, a Hub data set or your own files, the same as run_glue_mixup.py (options: train --help)."""
     from run_glue_mixup import cli as run_script
 
-    return run_script(list(arguments))
+    return run_script(list(arguments), prog="hf-mixup train")
 
 
 def suggest(arguments: Sequence[str]) -> int:
@@ -110,14 +110,13 @@ def methods(arguments: Sequence[str]) -> int:
 
     from hf_mixup.methods.table import rows
 
-    # Without a box and with several facts in a column, all of it fits into 80 columns, addresses included.
-    table = Table(box=None, padding=(0, 2, 1, 0))
-    table.add_column("name", no_wrap=True)
-    table.add_column("defaults, cost", max_width=26)
-    table.add_column("summary, paper", min_width=32, overflow="fold")
+    # Names and addresses stay whole at 80 columns.
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for row in rows():
-        defaults = "\n".join(fact for fact in (row.where, row.how_much, row.with_whom, row.cost) if fact != "-")
-        table.add_row(row.name, defaults, "\n".join(filter(None, (row.summary, row.paper))))
+        defaults = "; ".join(fact for fact in (row.where, row.how_much, row.with_whom, row.cost) if fact != "-")
+        table.add_row(row.name, "\n".join(filter(None, (defaults, row.summary, row.paper))))
     Console().print(table)
     return 0
 

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import errno
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -28,8 +29,18 @@ class UsageError(ValueError):
         super().__init__(visible(message))
 
 
+class _WholeWords(argparse.HelpFormatter):
+    """Help that breaks no line within a name such as `amplify-code` or an address."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
+
+
 class OneSentenceParser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, without the usage block before it, and exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _WholeWords, **options})
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """As argparse does, but what stands after a flag that is not known is not repeated."""

@@ -1,5 +1,6 @@
 """The `hf-mixup` command, in process and as users start it."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import hf_mixup
+import run_glue_mixup
 from hf_mixup.cli import main
+from hf_mixup.methods.table import rows
 
 ALL_COMMANDS = "demo, train, suggest, compare, report, attention, calibrate, push, methods"
 
@@ -87,9 +90,29 @@ def test_methods_shows_settings_and_papers(width, capsys, monkeypatch):
     words = " ".join(out.split())
     starts = {tuple(line.split()[:2]) for line in out.splitlines()}
     assert {("none", "one"), ("amplify", "attention,"), ("amplify-code", "attention_block,")} <= starts
-    assert words.count("max-of-n, alpha 0.1, draws") == 2
-    assert out.count("https://arxiv.org/abs/2309.12689") == 2  # whole, not folded
+    assert words.count("max-of-n, alpha 0.1, draws 5") == 2
+    # Whole, not folded.
+    assert sorted(re.findall(r"https?://[^\s,]+", out)) == sorted(
+        address for row in rows() for address in re.findall(r"https?://[^\s,]+", row.paper)
+    )
     assert max(map(len, out.splitlines())) <= width
+
+
+def test_train_names_itself_in_its_help(capsys):
+    assert run_main(["train", "--help"], capsys)[1].startswith("usage: hf-mixup train [-h]")
+    with pytest.raises(SystemExit):
+        run_glue_mixup.cli(["--help"])
+    assert capsys.readouterr().out.startswith("usage: run_glue_mixup.py [-h]")
+
+
+@pytest.mark.parametrize("command", ["suggest", "compare", "report", "attention", "push", "demo"])
+def test_help_breaks_no_name(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run_main([command, "--help"], capsys)
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    described = lines[lines.index(next(line for line in lines if line.startswith(("options:", "positional")))) :]
+    assert not [line for line in described if line.endswith("-")]
 
 
 def test_train_is_the_script(capsys, tmp_path):

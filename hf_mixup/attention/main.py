@@ -148,34 +148,44 @@ def _measure(options: argparse.Namespace) -> list[Path]:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     with written_beside(file) as beside:
         beside.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    Console(markup=False).print(_table(rows, settings))
+    console = Console(markup=False, highlight=False)
+    console.print(_caption(rows, settings))
+    for table in _tables(rows, settings):
+        console.print(table)
     return [file]
 
 
-def _table(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Table:
-    """A line for each block."""
+def _caption(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """What the tables are about."""
+    positions = ", ".join(f"{row['method']} {row['tokens']:.1f}" for row in rows if row["layer"] == 1)
+    return (
+        f"Attention over {settings['texts']} texts, the own text's share {settings['mixup_lambda']:g}: means over "
+        f"texts, heads and tokens. Positions that attention sees: {positions}."
+    )
+
+
+def _tables(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[Table]:
+    """A table for each measure, with a line for each block and a column for each method: narrow enough for 80."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     by_place = {(row["method"], row["layer"]): row for row in rows}
     separators = visible("/".join(settings["separators"]))
-    measures = {"entropy": "entropy", "separator_share": f"{separators} own", "partner_separator_share": "partner's"}
-    columns = [
-        (measure, method) for measure in measures for method in methods if by_place[method, 1][measure] is not None
-    ]
-    positions = ", ".join(f"{method} {by_place[method, 1]['tokens']:.1f}" for method in methods)
-    table = Table(
-        box=None,
-        title_justify="left",
-        caption_justify="left",
-        title=f"Attention over {settings['texts']} texts, the own text's share {settings['mixup_lambda']:g}",
-        caption="means over texts, heads and tokens; entropy in nats; share of attention on the separators of the "
-        f"own row, and where only the partner has one; positions that attention sees: {positions}",
-    )
-    table.add_column("block", justify="right")
-    for measure, method in columns:
-        table.add_column(f"{measures[measure]}\n{method}", justify="right")
-    for layer in range(1, len(rows) // len(methods) + 1):
-        table.add_row(str(layer), *(f"{by_place[method, layer][measure]:.3f}" for measure, method in columns))
-    return table
+    measures = {
+        "entropy": "entropy in nats",
+        "separator_share": f"share of attention on {separators} of the own row",
+        "partner_separator_share": f"share of attention on {separators} that only the partner has",
+    }
+    tables = []
+    for measure, title in measures.items():
+        shown = [method for method in methods if by_place[method, 1][measure] is not None]
+        if not shown:
+            continue
+        table = Table(box=None, title=title, title_justify="left")
+        for heading in ("block", *shown):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for layer in range(1, len(rows) // len(methods) + 1):
+            table.add_row(str(layer), *(f"{by_place[method, layer][measure]:.3f}" for method in shown))
+        tables.append(table)
+    return tables
 
 
 def _check(options: argparse.Namespace) -> None:

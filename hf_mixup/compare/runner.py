@@ -54,9 +54,6 @@ def run_grid(
     refuse_links([log])
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(grid, results, at_once)
-    if not console.is_terminal:
-        # The table, which is then shown once at the end, begins a line of its own.
-        console.print()
     live = Live(progress.table(), console=console, refresh_per_second=2, get_renderable=progress.table)
     with results.alone(), live:
         # The runs are listed when the tunings are done: they train with the flags that these found.
@@ -72,13 +69,19 @@ def run_grid(
                         continue
                     results.append(record)
                     progress.ended(job, record)
-                    if record["status"] == "failed":
-                        console.print(visible(f"{job.key} failed: {record['error']}"), markup=False, highlight=False)
+                    if record["status"] == "failed" or not console.is_terminal:
+                        say(console, progress.line(job, record))
                     if time.monotonic() + progress.mean_seconds() > until:
                         # Those that have begun end.
                         jobs.clear()
     if not console.is_terminal:
         console.print()
+
+
+def say(console: Console, text: str) -> None:
+    """Write a line at once; it is broken in a terminal only."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    console.file.flush()
 
 
 class Progress:
@@ -101,6 +104,18 @@ class Progress:
         """Note that a job ended."""
         del self._running[job.key]
         self._seconds.append(record["seconds"])
+
+    def line(self, job: Job, record: dict[str, Any]) -> str:
+        """What is said of a job that ended, where there is no live table: how many have, its metric, the time left."""
+        if record["status"] == "failed":
+            return f"{job.key} failed: {record['error']}"
+        ended = [line for key, line in self._results.lines.items() if key in self._keys]
+        said = f"{len(ended)} of {sum(self._wanted.values())}: {job.key}"
+        if "metrics" in record:
+            name = primary_metric(record["metrics"])
+            value = record["metrics"][name]
+            said += f": no {name}" if value is None else f": {name} {value:.3f}"
+        return f"{said} ({record['seconds']:.0f} seconds, {self._left(len(ended))})"
 
     def mean_seconds(self) -> float:
         """How long a job took on average."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import shlex
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_mixup.compare.data import load_cell_data, split_off_test
+from hf_mixup.compare.data import CellData, load_cell_data, split_off_test
 from hf_mixup.compare.grid import Cell, Grid, Task, make_grid, parse_options
 from hf_mixup.compare.results import Results, primary_metric
-from hf_mixup.compare.run import check_runs
-from hf_mixup.compare.runner import MOST_JOBS, run_grid
+from hf_mixup.compare.run import check_runs, training_arguments
+from hf_mixup.compare.runner import MOST_JOBS, run_grid, say
 from hf_mixup.compare.statistics import BASELINE, Row, summarize
+from hf_mixup.compare.timing import time_steps
 from hf_mixup.demo.run import MINILM
-from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, quoted, whole_from
+from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, listed, quoted, whole_from
 from hf_mixup.glue.loading import check_file, load_local_split
 from hf_mixup.shown import visible
+from run_glue_mixup import DataTrainingArguments
 
 # Cheap ones that mix at different depths, and the two papers whose loss or ratio is another.
 CANDIDATES = (
@@ -167,7 +171,7 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
         UsageError: plain fine-tuning fails, all methods fail, or the time is too short.
     """
     left = [method for method in grid.methods if method != BASELINE]
-    rounds_to_go = math.ceil(math.log2(len(left))) + 1
+    rounds_to_go = all_rounds = math.ceil(math.log2(len(left))) + 1
     size, run_seconds, overhead = _choose_size(grid, results, console, until, len(left), rounds_to_go)
     seeds, rounds, failed = 0, [], {}
     chosen_by: set[int] = set()
@@ -175,6 +179,8 @@ def suggest(grid: Grid, results: Results, console: Console, until: float, at_onc
         share = (until - time.monotonic()) / rounds_to_go - overhead
         further = max(1, int(share / (run_seconds * (len(left) + 1))))
         asked = range(1, seeds + further + 1)
+        number = all_rounds - rounds_to_go + 1
+        say(console, f"Round {number} of {all_rounds}: none against {listed(left)}; seeds {_ends(seeds, further)}")
         start, before = time.monotonic(), len(results.lines)
         run_grid(_part(grid, [BASELINE, *left], asked, size), results, console, at_once, retry=True, until=until)
         made = len(results.lines) - before
@@ -264,7 +270,15 @@ def command(found: Suggestion, grid: Grid, options: argparse.Namespace) -> str:
     words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     if _EVALUATES & set(grid.options):
         words += ["--validation_split", str(_VALIDATION_SHARE), "--do_eval"]
-    return f"hf-mixup train {shlex.join(words)} --do_train --output_dir OUTPUT"
+    words += ["--do_train", "--output_dir", _new_folder(f"{Path(options.train_file).stem}-{found.method}")]
+    return f"hf-mixup train {shlex.join(words)}"
+
+
+def _new_folder(words: str) -> str:
+    """The name of a folder that is not there yet, of letters that need no quotes."""
+    name = re.sub(r"[^\w.=-]+", "-", words).strip("-.") or "model"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(each for each in names if not os.path.lexists(each))
 
 
 # ---- Its parts --------------------------------------------------------------------------------------------------
@@ -302,6 +316,7 @@ def _choose_size(
     has runs of several methods keeps their size.
     """
     (task,), (model,) = grid.tasks.values(), grid.models
+    asked = until - time.monotonic()
     kept = [line for line in results.runs() if line["cell"]["method"] in grid.methods]
     size = next((line["cell"]["size"] for line in kept if line["cell"]["method"] != BASELINE), None)
     if size is not None:
@@ -310,7 +325,14 @@ def _choose_size(
     rows, size = len(whole.splits["train"]), "all"
     if rows > _PILOT_ROWS:
         size = str(max(_PILOT_ROWS, whole.labels.num_labels))
+    least = min(rows, max(_LEAST_ROWS, _LEAST_OF_A_CLASS * whole.labels.num_labels))
+    # The first round has the most runs. As long for the last one is enough for the seeds that an answer needs.
+    runs = (methods + 1) * math.ceil(_LAST_SEEDS * 2 / (methods + 1))
+    pilot_rows = rows if size == "all" else int(size)
+    if Cell(task.name, model, size, 0.0, BASELINE, 1).key not in results.lines:
+        _check_budget(grid, whole, console, asked, (pilot_rows, least, rows), rounds * runs)
     start = time.monotonic()
+    say(console, f"First run: plain fine-tuning on {pilot_rows:,} rows, which tells how long the others take")
     run_grid(_part(grid, [BASELINE], [1], size), results, console, retry=True)
     pilot = _lines(results, grid, size)[BASELINE].get(1)
     if pilot is None:
@@ -321,9 +343,6 @@ def _choose_size(
     beside, of_a_row = pilot["seconds"] - train_seconds, train_seconds / pilot["rows"]["train"]
     if "max_steps" in grid.options:
         beside, of_a_row = pilot["seconds"], 0.0
-    least = min(rows, max(_LEAST_ROWS, _LEAST_OF_A_CLASS * whole.labels.num_labels))
-    # The first round has the most runs. As long for the last one is enough for the seeds that an answer needs.
-    runs = (methods + 1) * math.ceil(_LAST_SEEDS * 2 / (methods + 1))
     for_a_run = ((until - time.monotonic()) / rounds - overhead) / runs
 
     def seconds(count: int) -> float:
@@ -333,7 +352,7 @@ def _choose_size(
         needed = elapsed + rounds * (seconds(least) * runs + overhead)
         raise UsageError(
             f"the time is too short: plain fine-tuning on {pilot['rows']['train']} rows takes {pilot['seconds']:.0f} "
-            f"seconds here; give --budget {math.ceil(needed / 60)}m or more, or fewer --methods"
+            f"seconds here; give --budget {_minutes(needed)} or more, or fewer --methods"
         )
     if seconds(rows) <= for_a_run:
         return "all", seconds(rows), overhead
@@ -342,6 +361,71 @@ def _choose_size(
     unit = 10 ** max(0, len(str(affordable)) - 2)
     affordable = max(least, affordable // unit * unit)
     return str(affordable), seconds(affordable), overhead
+
+
+def _check_budget(
+    grid: Grid, whole: CellData, console: Console, budget: float, sizes: tuple[int, int, int], runs: int
+) -> None:
+    """Say which budget is the least, by an estimate from a few timed steps, before anything is trained.
+
+    The estimate leaves out what cannot be known yet, such as how long processes take to start, so that no budget is
+    refused that would do. The first run tells more.
+
+    Args:
+        grid: of one task and one model.
+        whole: its data.
+        console: where it is said.
+        budget: the seconds that were given.
+        sizes: the rows of the first run, the least that the others have, and all that there are.
+        runs: how many others there are at least.
+
+    Raises:
+        UsageError: the budget is less.
+    """
+    (task,), (model,) = grid.tasks.values(), grid.models
+    options = grid.run_options(Cell(task.name, model, "all", 0.0, BASELINE, 1))
+    files = {"train_file": task.files["train"], "validation_file": task.files["test"]}
+    arguments = training_arguments(options, files, task, grid.models[model])
+    batch = arguments.per_device_train_batch_size
+    length = int(options.get("max_seq_length", DataTrainingArguments.max_seq_length))
+    try:
+        timing = time_steps(grid.models[model], whole.labels.num_labels, whole.texts("train")[:batch], length)
+    except (OSError, ValueError, RuntimeError):
+        # The first run says what is wrong with the model.
+        return
+    held_out = 2 * len(whole.splits["validation"]) + len(whole.splits["test"])
+
+    def seconds(rows: int) -> float:
+        steps = math.ceil(arguments.num_train_epochs * math.ceil(rows / batch))
+        if arguments.max_steps > 0:
+            steps = arguments.max_steps * arguments.gradient_accumulation_steps
+        # The trained model is loaded again to be measured.
+        return 2 * timing.load + steps * timing.step + held_out * timing.row
+
+    first, least, rows = sizes
+    needed, ample = (seconds(first) + runs * seconds(count) for count in (least, rows))
+    estimate = f"{runs} runs, {timing.step:.2g} seconds a training step as timed just now"
+    if budget < needed:
+        raise UsageError(
+            f"the time is too short: the least budget is about {_minutes(needed)} ({estimate}; an estimate, on "
+            f"{least:,} rows a run); give --budget {_minutes(needed)} or more, or fewer --methods"
+        )
+    more = f", and for all {rows:,} about {_minutes(ample)}" if rows > least else ""
+    say(
+        console,
+        f"The least budget is about {_minutes(needed)} for {least:,} training rows a run{more} (an estimate: "
+        f"{estimate}; starting and saving come on top)",
+    )
+
+
+def _minutes(seconds: float) -> str:
+    """A time as the flag takes it, rounded up."""
+    return f"{math.ceil(seconds)}s" if seconds <= 60 else f"{math.ceil(seconds / 60)}m"
+
+
+def _ends(before: int, further: int) -> str:
+    """The seeds of a round."""
+    return f"{before + 1} to {before + further}" if further > 1 else f"{before + 1}"
 
 
 def _part(grid: Grid, methods: Sequence[str], seeds: Sequence[int], size: str) -> Grid:

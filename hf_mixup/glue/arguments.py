@@ -24,7 +24,9 @@ from hf_mixup.glue.settings import check_mapping, option_text, read_settings
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 
 
-def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[list[Any], list[str]]:
+def parse_arguments(
+    argv: Sequence[str], dataclass_types: Sequence[type], prog: str = "run_glue_mixup.py"
+) -> tuple[list[Any], list[str]]:
     """Parse a command line into dataclasses.
 
     Settings may also stand in a YAML or JSON file, given as `--config FILE` or as the only argument: flat keys that
@@ -33,6 +35,7 @@ def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tup
     Args:
         argv: the command line without the program's name.
         dataclass_types: the dataclasses to fill, for example `(ModelArguments, DataTrainingArguments)`.
+        prog: what the program is called in its help.
 
     Returns:
         One object for each dataclass, in their order, and notices about flags that have a new name now.
@@ -40,7 +43,7 @@ def parse_arguments(argv: Sequence[str], dataclass_types: Sequence[type]) -> tup
     Raises:
         UsageError: for anything that is wrong with the flags, in one sentence.
     """
-    parser = _Parser(dataclass_types, prog="run_glue_mixup.py", allow_abbrev=True)
+    parser = _Parser(dataclass_types, prog=prog, allow_abbrev=True)
     parser.add_argument("--config", help="A YAML or JSON file of flags; flags on the command line go before it.")
     parser.check_mappings()
     config_paths, argv = _take_config_paths(list(argv))

@@ -243,7 +243,7 @@ def test_maps_as_picture_and_page(call, tmp_path, tiny_bert, recwarn):
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_numbers_over_a_file_as_table_and_json(call, tmp_path, tiny_bert, ending, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     file = tmp_path / f"texts.{ending}"
     if ending == "csv":
         write_csv(file, ("sentence", "label"), [(text, "x") for text in SENTENCES])
@@ -257,12 +257,18 @@ def test_numbers_over_a_file_as_table_and_json(call, tmp_path, tiny_bert, ending
     assert settings.items() <= written["settings"].items()
     lines = [line.split() for line in out.splitlines() if re.match(r" *[123] ", line)]
     by_place = {(row["method"], row["layer"]): row for row in written["rows"]}
-    for layer, line in zip(ALL, lines, strict=True):
-        clean, amplify, embedmix = (by_place[name, layer] for name in ("clean", "amplify", "embedmix"))
-        right = [each["entropy"] for each in (clean, amplify, embedmix)]
-        right += [each["separator_share"] for each in (clean, amplify, embedmix)]
-        right += [each["partner_separator_share"] for each in (amplify, embedmix)]
-        assert line == [str(layer), *(f"{number:.3f}" for number in right)]
+    all_of, mixed = ("clean", "amplify", "embedmix"), ("amplify", "embedmix")
+    measures = {"entropy": all_of, "separator_share": all_of, "partner_separator_share": mixed}
+    assert lines == [
+        [str(layer), *(f"{by_place[name, layer][measure]:.3f}" for name in names)]
+        for measure, names in measures.items()
+        for layer in ALL
+    ]
+    # At 80 columns no heading is cut.
+    headings = [line.split() for line in out.splitlines() if line.split()[:1] == ["block"]]
+    assert headings == [["block", *names] for names in measures.values()]
+    *shown, _ = out.splitlines()
+    assert "…" not in out and max(map(len, shown)) <= 80
 
 
 def test_without_separators_there_is_no_share(tiny_bert):

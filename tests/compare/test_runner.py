@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -291,7 +292,26 @@ def test_names_with_brackets_are_shown(settings, tmp_path, in_this_process, task
     for table in main.tables(results.runs()):
         console.print(table)
     shown = text.getvalue()
-    assert "[/x]" in shown and "[/t]: accuracy" in shown and shown.count("[/t]") == 2
+    # In a line for each run, the table of the progress, and the title of the results.
+    assert "[/x]" in shown and "[/t]: accuracy" in shown and shown.count("[/t]") == 4
+
+
+def test_every_run_that_ends_is_a_line_where_there_is_no_terminal(settings, tmp_path, in_this_process, task_folder):
+    class Text(io.StringIO):
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+
+    settings |= {"tasks": [f"colours={task_folder}"], "methods": ["none"], "seeds": "1-2"}
+    grid, results, text = make_grid(settings), Results(tmp_path / "out.jsonl"), Text()
+    run_grid(grid, results, Console(file=text, width=40))
+    lines = [line for line in text.getvalue().splitlines() if "seed=" in line]
+    # Not broken at the width of what is no terminal, and written at once.
+    wanted = r"{} of 2: colours tiny all noise=0 none seed={}: accuracy 0\.\d{{3}} \(\d+ seconds, {}\)"
+    assert len(lines) == 2 and text.flushed >= 2
+    assert re.fullmatch(wanted.format(1, 1, r"about 0:00:\d\d left"), lines[0]), lines[0]
+    assert re.fullmatch(wanted.format(2, 2, "nothing left"), lines[1]), lines[1]
 
 
 @pytest.mark.parametrize("other", ["options", "data", "tasks", "tune", "model", "options of another size"])

@@ -21,6 +21,7 @@ from hf_mixup.compare.grid import ARGUMENTS, Cell, Task, make_grid
 from hf_mixup.compare.packing import pack
 from hf_mixup.compare.results import Results
 from hf_mixup.compare.suggest import sentence, suggest
+from hf_mixup.compare.timing import Timing, time_steps
 from hf_mixup.errors import UsageError
 from hf_mixup.glue.arguments import parse_arguments
 from tests.compare.conftest import CLASSES, OPTIONS
@@ -40,6 +41,7 @@ class World:
     def __init__(self) -> None:
         self.now, self.beside, self.of_a_row = 1000.0, 4.0, 0.1
         self.accuracy = dict.fromkeys(METHODS, 0.7)
+        self.timing = Timing(load=0.0, step=0.0, row=0.0)
         self.broken: set[str] = set()
         self.made: list[tuple[str, str, int]] = []
         self.rows: dict[tuple[str, str], int] = {}
@@ -82,6 +84,7 @@ def world(monkeypatch) -> World:
     clock = SimpleNamespace(monotonic=lambda: world.now)
     monkeypatch.setattr(suggesting, "time", clock)
     monkeypatch.setattr(runner, "time", clock)
+    monkeypatch.setattr(suggesting, "time_steps", lambda *_: world.timing)
     monkeypatch.setitem(runner.LAUNCHERS, "local", world.launch)
     return world
 
@@ -181,6 +184,57 @@ def test_too_little_time_is_said_with_how_much_it_takes(grid, tmp_path, world):
     # What it asks for suffices; the pilot is not made again.
     found = find(grid, tmp_path, world, 60 * minutes)
     assert found.rounds and world.made.count(("all", "none", 1)) == 1
+
+
+def test_too_short_a_budget_is_refused_before_anything_is_trained(grid, tmp_path, world):
+    # 96 rows, 19 of them for validation: 77 train rows, 3 epochs in batches of 8; the least is 50. A run is loaded
+    # twice, validation rows are predicted twice, test rows once. Three rounds for 4 methods and none, 10 runs each.
+    world.timing = Timing(load=2.0, step=0.5, row=0.01)
+
+    def run(rows: int) -> float:
+        return 2 * 2.0 + 3 * -(-rows // 8) * 0.5 + (2 * 19 + 24) * 0.01
+
+    least, ample = run(77) + 30 * run(50), run(77) + 30 * run(77)
+    with pytest.raises(UsageError) as error:
+        find(grid, tmp_path, world, least - 1)
+    assert str(error.value) == (
+        f"the time is too short: the least budget is about {-(-least // 60):.0f}m (30 runs, 0.5 seconds a training "
+        f"step as timed just now; an estimate, on 50 rows a run); give --budget {-(-least // 60):.0f}m or more, or "
+        "fewer --methods"
+    )
+    assert not world.made
+    console = Console(file=io.StringIO(), width=80)
+    suggest(grid, Results(tmp_path / "out.jsonl"), console, world.now + least + 1)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == (
+        f"The least budget is about {-(-least // 60):.0f}m for 50 training rows a run, and for all 77 about "
+        f"{-(-ample // 60):.0f}m (an estimate: 30 runs, 0.5 seconds a training step as timed just now; starting and "
+        "saving come on top)"
+    )
+    assert lines[1] == "First run: plain fine-tuning on 77 rows, which tells how long the others take"
+    titles = [line for line in lines if line.startswith("Round ")]
+    assert titles[0].startswith("Round 1 of 3: none against amplify, tmix, embedmix, sentmix; seeds 1 to ")
+    assert [title[:12] for title in titles] == ["Round 1 of 3", "Round 2 of 3", "Round 3 of 3"]
+    # A line for each run that ended, none of them broken.
+    ended = [line for line in lines if ": accuracy 0." in line and "seed=" in line]
+    assert len(ended) == len(world.made) and ended[0].startswith(
+        "1 of 1: requests tiny all noise=0 none seed=1: accuracy 0.7"
+    )
+
+
+def test_what_cannot_be_timed_is_left_to_the_first_run(grid, tmp_path, world, monkeypatch):
+    def broken(*_):
+        raise OSError("no weights")
+
+    monkeypatch.setattr(suggesting, "time_steps", broken)
+    assert find(grid, tmp_path, world, 800).rounds
+
+
+def test_steps_are_timed_on_the_model_itself(tiny_bert_folder):
+    timing = time_steps(tiny_bert_folder, 4, [("red sky",), ("blue sea and more",)], 16)
+    assert 0 < timing.row < 5 and 0 < timing.step < 5 and 0 < timing.load < 60
+    with pytest.raises((OSError, ValueError)):
+        time_steps("nowhere/at/all", 4, [("red",)], 16)
 
 
 def test_methods_that_fail_are_left_out(grid, tmp_path, world):
@@ -294,7 +348,9 @@ def test_the_command_says_what_to_run(file, tiny_bert_folder, world, capsys, tmp
     (model, data, training), _ = parse_arguments(shlex.split(line)[2:], ARGUMENTS)
     assert (model.model_name_or_path, data.train_file) == (tiny_bert_folder, file)
     assert (training.mixup_method, training.mixup_alpha, training.num_train_epochs) == ("amplify", 0.4, 2)
-    assert training.learning_rate == 1e-3
+    assert training.learning_rate == 1e-3 and not data.pad_to_max_length
+    # All of it is there, so that it can be pasted: a folder of its own, beside those that exist.
+    assert training.output_dir == "requests-amplify-alpha=0.4" and "OUTPUT" not in line
     assert training.do_train and len(Results(tmp_path / "out.jsonl").runs()) > 6
 
 
@@ -350,6 +406,23 @@ def test_scores_without_a_correlation_are_one_sentence(tmp_path, tiny_bert_folde
             line["cell"] = {"task": "t", "model": "m", "size": "all", "noise": 0.0, "method": method, "seed": seed}
     with pytest.raises(UsageError, match="no pearson on the test rows"):
         suggesting._compare(lines, "tmix", [], set(), {})
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "named"),
+    [
+        ("train-none", (), "train-none"),
+        ("train-amplify:alpha=0.4", ("train-amplify-alpha=0.4",), "train-amplify-alpha=0.4-2"),
+        ("my file (1)-tmix", (), "my-file-1--tmix"),
+        ("--x-none", (), "x-none"),
+        ("", (), "model"),
+    ],
+)
+def test_the_suggested_folder_is_new_and_needs_no_quotes(words, there, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert suggesting._new_folder(words) == named == shlex.quote(named)
 
 
 def test_files_that_do_not_fit(world, capsys, tmp_path):

@@ -135,16 +135,6 @@ def report_of(lines: list[dict[str, Any]], path: Path) -> tuple[str, str]:
     return tuple(file.read_text(encoding="utf-8") for file in files)
 
 
-def test_a_report_replaces_links_and_leaves_what_they_lead_to(tmp_path):
-    (tmp_path / "theirs").write_text("theirs")
-    (tmp_path / "report").mkdir()
-    for name in ("report.html", "report.md"):
-        (tmp_path / "report" / name).symlink_to(tmp_path / "theirs")
-    page, markdown = report_of([run_line(0.7, "none", 1, "trec", "all", 0.0)], tmp_path)
-    assert page.startswith("<!") and markdown.startswith("#")
-    assert (tmp_path / "theirs").read_text() == "theirs"
-
-
 class Page(HTMLParser):
     """What is in a page: tags with their attributes, tables as lists of texts, all text; and that tags are closed."""
 

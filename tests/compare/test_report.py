@@ -914,3 +914,20 @@ def test_a_picture_of_its_own_follows_the_scheme(browser, scheme, paper, ink, tm
         wanted = f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
         assert page.evaluate(f"getComputedStyle(document.querySelector('{element}')).fill") == wanted
     page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_attention_page_in_a_browser(browser, scheme, width):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page.goto((Path(__file__).parents[2] / "docs" / "results" / "attention_layer4_head1.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper = "rgb(255, 255, 255)" if scheme == "light" else "rgb(21, 20, 26)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    # The map of a short text needs no scrolling on a phone, as long as no numbers are shown.
+    fits = "(each => each.scrollWidth <= each.clientWidth)(document.querySelector('.map'))"
+    assert page.evaluate(fits)
+    page.locator("#numbers").check()
+    assert page.evaluate(fits) == (width == 1280)
+    page.close()

@@ -173,7 +173,7 @@ class Recorder(MixupTrainer):
         for batch in batches:
             row = batch["input_ids"][:, 0] - 5
             if batch["mixup"] is not None:
-                self.mixed += zip(row.tolist(), row[batch["mixup"].partner].tolist(), strict=True)
+                self.pairs += zip(row.tolist(), row[batch["mixup"].partner].tolist(), strict=True)
         return batches, num_items
 
 
@@ -193,12 +193,12 @@ def test_methods_mix_the_pairs(tmp_path, options):
     options = {**options, "gradient_accumulation_steps": 2, "max_steps": 3, "mixup_prob": 1.0}
     method = options.pop("mixup_method")
     trainer = trainer_of(tmp_path, texts(), method, **options)
-    trainer.__class__, trainer.mixed = Recorder, []
+    trainer.__class__, trainer.pairs = Recorder, []
     trainer.train()
     order = by_loops([len(ids) for ids in texts()["input_ids"]], 8, 42, 1, epoch=0)
     expected = partners_in(order)
-    assert len(trainer.mixed) >= 24
-    assert all(expected[row] == partner for row, partner in trainer.mixed)
+    assert len(trainer.pairs) >= 24
+    assert all(expected[row] == partner for row, partner in trainer.pairs)
 
 
 def test_an_odd_batch_is_refused(tmp_path):

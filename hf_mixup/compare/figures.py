@@ -145,7 +145,10 @@ def draw_ratios(
         xlabel: what stands at the panel.
     """
     style = styles(["none", "mixed"])["mixed"]
-    ends = scale_of([(low, high) for _, low, high in ratios], 1.0)
+    reached = [
+        (low, high if most is None else max(high, most)) for (_, low, high), most in zip(ratios, targets, strict=True)
+    ]
+    ends = scale_of(reached, 1.0)
     with _rows(names, "", 1) as (figure, axes):
         axes.axvline(1, color=INK, linewidth=1)
         for place, ((ratio, low, high), target) in enumerate(zip(ratios, targets, strict=True)):

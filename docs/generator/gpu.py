@@ -117,7 +117,7 @@ def compared(folder: Path = FOUND) -> str:
         found = Evidence(Results(file).lines.values())
         machines = "; ".join(dict.fromkeys(line["machine"] for line in found.lines))
         failed = sum(found.failed.values())
-        parts = sections(found.lines, file.name)
+        parts = sections(found, file.name)
         tables = [each for part in parts if part.title in ("Results", "What came out") for each in part.tables]
         notes = [note for part in parts if part.title == "Results" for note in part.text]
         _, _, body = markdown([Section("found", notes, tables)], "").partition("## found\n")

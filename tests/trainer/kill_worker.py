@@ -55,7 +55,7 @@ def stop_in_save(pid, out, chance):
     """Hold a run at a random moment of a save; where the checkpoint is whole by then, hold it in the next one."""
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if half_written(out):
-            time.sleep(chance.uniform(0, 0.004))
+            time.sleep(chance.uniform(0, 0.02))
             os.kill(pid, signal.SIGSTOP)
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             if half_written(out):
@@ -74,7 +74,8 @@ def kill(pid, passes, out, chance, in_save):
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):
         return None
-    files = {name: sorted(path.name for path in (out / name).iterdir()) for name in half_written(out)}
+    # Those of a model are in a folder of their own until all of them are whole.
+    files = {name: sorted(path.name for path in (out / name).rglob("*")) for name in half_written(out)}
     return {"in_save": in_save, "passes": seen, "half_written": files}
 
 

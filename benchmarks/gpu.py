@@ -128,7 +128,7 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"{options.out} is a file: give a new folder, or that of an earlier call")
     check_writable(options.out, str(options.out))
     if not options.minutes > 0:
-        raise UsageError(f"--minutes {options.minutes:g} is no time: give minutes above 0")
+        raise UsageError(f"--minutes should be above 0, got {options.minutes:g}")
     if not options.cpu and not torch.cuda.is_available():
         raise UsageError("torch finds no GPU with CUDA: run it on a machine that has one, or give --cpu")
     if options.model and not ((options.model / "config.json").is_file() and [*options.model.glob("*.safetensors")]):

@@ -205,8 +205,8 @@ def path_sentence(error: BaseException) -> str | None:
         One sentence, or None if the error is about something else.
 
     Example:
-        >>> path_sentence(PermissionError(errno.EACCES, "Permission denied", "/root/model"))
-        '/root/model cannot be read or written (no permission); give another path'
+        >>> path_sentence(PermissionError(errno.EACCES, "Permission denied", "models/mine"))
+        'models/mine cannot be read or written (no permission); give another path'
     """
     if not isinstance(error, OSError) or error.filename is None or error.errno not in _OF_PATHS:
         return None

@@ -65,7 +65,7 @@ def test_without_a_gpu_it_says_so(on_gpu, capsys, tmp_path, monkeypatch):
         (["--model", "."], "--model . holds no weights: give a folder with config.json and *.safetensors"),
         (["--data", "."], "--data . holds no data sets: give a folder of folders with train.csv"),
         (["--wheels", "."], "--wheels . holds no wheels: give a folder with files that end in .whl"),
-        (["--minutes", "0"], "--minutes 0 is no time: give minutes above 0"),
+        (["--minutes", "0"], "--minutes should be above 0, got 0"),
         (["--parts", "speed"], "invalid choice: 'speed'"),
         (["--jobs", "0"], "'0' should be a whole number of at least 1"),
     ],

@@ -88,7 +88,7 @@ def weights_of(model: torch.nn.Module) -> torch.Tensor:
 
 @contextmanager
 def deterministic(warn_only: bool = False) -> AbstractContextManager[None]:
-    """Only deterministic algorithms inside; where there is none, torch raises, or with `warn_only` warns."""
+    """Allow only deterministic algorithms inside: torch raises for any other, or warns with `warn_only`."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
     try:

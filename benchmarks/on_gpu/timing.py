@@ -1,7 +1,7 @@
 """Step time, memory and added kernels, by `step_time.py` and `added_operators.py`, in one process that has the device.
 
-New processes for each number, as those scripts start them, would take longer than the steps. On a GPU that is no loss:
-its memory is counted to the byte, from what is held already.
+The scripts start a new process for each number, which would take longer than the steps. One process is enough on a
+GPU: torch counts its memory to the byte, from what is held already.
 """
 
 from __future__ import annotations

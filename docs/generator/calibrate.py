@@ -18,7 +18,7 @@ the logits are divided by a temperature that labelled texts fit best
 hf-mixup calibrate out/mine validation.csv --precision 0.95
 ```
 
-This writes `out/mine-calibrated`, a checkpoint like `out/mine` but for the last linear layer, whose weights and bias
+This writes `out/mine-calibrated`, a checkpoint like `out/mine` except for the last linear layer: its weights and bias
 are divided by the temperature. So `pipeline("text-classification", model="out/mine-calibrated")` is calibrated in
 plain transformers, with nothing else to load or to remember. `out/mine` stays as it is.
 

@@ -35,7 +35,7 @@ What rests on reasoning, and on the tests on CPUs: several GPUs and several mach
 
 
 def lines(folder: Path = FOUND) -> list[dict]:
-    """The lines of the folder; none if there are none.
+    """The lines of the folder, which may be missing.
 
     Raises:
         ValueError: they are of a CPU.

@@ -27,7 +27,7 @@ def last_linear(model: PreTrainedModel, forward: Callable[[], Any]) -> str:
         The name of the layer.
 
     Raises:
-        UsageError: if there is none, or its weights cannot be divided: they are quantized, or used elsewhere too.
+        UsageError: the model has no such layer, or its weights are quantized or shared with another layer.
 
     Example:
         >>> last_linear(model, lambda: model(**batch))  # doctest: +SKIP

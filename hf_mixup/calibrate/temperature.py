@@ -68,10 +68,10 @@ def questions(logits: NDArray[np.float64], labels: Sequence, names: Sequence[str
 
 
 def best_temperature(asked: Question) -> float | None:
-    """The temperature that fits best; None if none does.
+    """The temperature that fits best; None if no temperature is the best one.
 
-    There is none if every row is right: the lower the temperature, the better it fits. If the logits say nothing of
-    the labels it is the other way round, and what fits best lies beyond the range that is searched.
+    If every row is right, a lower temperature always fits better. If the logits say nothing about the labels, a higher
+    one always does. Both ends lie outside the range that is searched.
 
     Example:
         >>> best_temperature(Question(None, np.array([[2.0, 0.0]] * 4), np.array([0, 0, 0, 0]))) is None

@@ -79,7 +79,7 @@ def check_report(folder: Path) -> None:
 
 
 def _older_page(folder: Path) -> str:
-    """The page of the report in a folder; empty if there is none."""
+    """The page of the report in a folder; empty if the folder has no report."""
     page = folder / "report.html"
     return page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
 

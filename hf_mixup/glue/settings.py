@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -38,28 +39,12 @@ def read_settings(path: str, what: str) -> dict[Any, Any]:
         >>> read_settings("grid.yaml", "grid file")  # doctest: +SKIP
         {'tasks': ['data/trec'], 'methods': ['none', 'amplify']}
     """
-    is_json = path.lower().endswith(".json")
-    invalid = f"the {what} {cut(path)} is not valid {'JSON' if is_json else 'YAML'}"
-    try:
-        text = _text(path, what)
+    is_json, named = path.lower().endswith(".json"), f"the {what} {cut(path)}"
+    with _faults_told(named, "JSON" if is_json else "YAML"):
+        text = _text(path, named)
         content = _from_json(text) if is_json else _from_yaml(text)
-    except UsageError:
-        raise
-    except OSError as error:
-        raise UsageError(f"the {what} {cut(path)} cannot be read: {error.strerror or first_line(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{invalid}: it is not UTF-8 text; save it with the encoding UTF-8") from error
-    except _TooMuch as error:
-        raise UsageError(f"the {what} {cut(path)} {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"the {what} {cut(path)} is nested too deeply; {_FLAT}") from error
-    except yaml.MarkedYAMLError as error:
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"{invalid}: {error.problem}{where}") from error
-    except _MALFORMED as error:
-        raise UsageError(f"{invalid}: {first_line(error)}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"the {what} {cut(path)} should hold one mapping of names to values, such as seed: 1")
+        raise UsageError(f"{named} should hold one mapping of names to values, such as seed: 1")
     return content
 
 
@@ -80,14 +65,8 @@ def check_mapping(text: str) -> str:
         if os.path.isfile(text):
             read_settings(text, "file")
         return text
-    try:
+    with _faults_told(cut(text), "JSON"):
         _from_json(text)
-    except _TooMuch as error:
-        raise UsageError(f"{cut(text)} {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"{cut(text)} is nested too deeply; {_FLAT}") from error
-    except ValueError as error:
-        raise UsageError(f"{cut(text)} is not valid JSON: {first_line(error)}") from error
     return text
 
 
@@ -135,11 +114,40 @@ class _TooMuch(Exception):
     """A file that holds more than settings are."""
 
 
-def _text(path: str, what: str) -> str:
+@contextmanager
+def _faults_told(named: str, kind: str) -> Iterator[None]:
+    """Make a `UsageError` of what keeps a text from being read as JSON or YAML.
+
+    Args:
+        named: what the sentence calls the text.
+        kind: `JSON` or `YAML`.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{named} cannot be read: {error.strerror or first_line(error)}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{named} is not valid {kind}: it is not UTF-8 text; save it with the encoding UTF-8"
+        ) from error
+    except _TooMuch as error:
+        raise UsageError(f"{named} {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{named} is nested too deeply; {_FLAT}") from error
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"{named} is not valid {kind}: {error.problem}{where}") from error
+    except _MALFORMED as error:
+        raise UsageError(f"{named} is not valid {kind}: {first_line(error)}") from error
+
+
+def _text(path: str, named: str) -> str:
     with open(path, "rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise UsageError(f"the {what} {cut(path)} has more than {_MOST_BYTES:,} bytes, which no settings need")
+        raise UsageError(f"{named} has more than {_MOST_BYTES:,} bytes, which no settings need")
     return content.decode("utf-8-sig")
 
 

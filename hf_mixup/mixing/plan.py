@@ -609,7 +609,7 @@ def _rows(states: Tensor, index: Tensor) -> Tensor:
 
 
 def _lerp_(start: Tensor, end: Tensor, weight: Tensor, rest: Tensor | None = None) -> Tensor:
-    """`start + weight * (end - start)`, in place."""
+    """Return `start + weight * (end - start)`, computed in place of `start` unless it is compiled."""
     if rest is None and start.dtype.itemsize < weight.dtype.itemsize:
         # lerp would round the weight to half precision, 0.999 to 1; both shares rounded apart lose nothing that shows.
         weight, rest = weight.to(start.dtype), (1 - weight).to(start.dtype)

@@ -187,7 +187,11 @@ class DataTrainingArguments:
         metadata={"help": "Take this share of the train rows for validation, drawn by --seed, stratified by class."},
     )
     metric_name: str | None = field(
-        default=None, metadata={"help": "A metric of the Hub to report. Default: the metrics of the task."}
+        default=None,
+        metadata={
+            "help": "What to report: accuracy, f1, precision, recall, roc_auc or mse, or the name of another metric of "
+            "the Hub. Default: the metrics of the task."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop when this many evaluations in a row bring no better model."}
@@ -362,8 +366,7 @@ def run(
         references = prediction.label_ids
         if not training_args.eval_do_concat_batches:
             references = np.concatenate(references, axis=0)
-        predictions = scores_to_predictions(labels.kind, model_scores(prediction.predictions))
-        result = metric.compute(predictions=predictions, references=references)
+        result = metric(model_scores(prediction.predictions), references)
         if data_args.task_name is not None and len(result) > 1:
             result["combined_score"] = float(np.mean(list(result.values())))
         return result

@@ -121,7 +121,7 @@ def run_cell(cell: Cell, task: Task, model: str, options: Mapping[str, Any]) -> 
     record = {
         "rows": {name: len(split) for name, split in data.splits.items() if name != "clean_train"},
         "wrong_train_labels": data.wrong_labels,
-        "metrics": metric.compute(predictions=predictions, references=labels),
+        "metrics": metric(logits["test"], labels),
         "validation": validation_metrics(results),
         "cost": {
             "steps": steps,

@@ -1,24 +1,41 @@
-"""Metrics as `evaluate` modules that are part of this library, so that no run needs the network for them.
+"""Metrics that are part of this library, so that no run needs the network for them.
 
-They have the interface of any module that `evaluate.load` returns: `metric.compute(predictions=..., references=...)`.
-`GlueMetric` has the keys that `run_glue.py` reports for the nine GLUE tasks, the others are for files without a task.
+`load_metric` gives the metric of a run as a function of the model's outputs and the labels. What a run reports without
+`--metric_name` are `evaluate` modules: `GlueMetric` has the keys that `run_glue.py` reports for the nine GLUE tasks,
+the others are for files without a task. The names of `CLASS_METRICS` and `SCORE_METRICS` are computed by scikit-learn.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_squared_error,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from transformers import EvalPrediction
 
-from hf_mixup.errors import UsageError, first_line
+from hf_mixup.errors import UsageError, cut, first_line, listed
 from hf_mixup.glue.tasks import TASKS
+
+_SHARES_OF_HITS = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+CLASS_METRICS = ("accuracy", *_SHARES_OF_HITS, "roc_auc")
+SCORE_METRICS = ("mse",)
+# The outputs of the model `[n, outputs]` and the labels of the same rows.
+Metric = Callable[[np.ndarray, Any], dict[str, float]]
 
 _INTEGER = datasets.Value("int64")
 _FLOAT = datasets.Value("float32")
@@ -181,33 +198,127 @@ _METRIC_OF_KIND: dict[str, type[evaluate.Metric]] = {
 
 def load_metric(
     kind: str, num_labels: int, task_name: str | None, metric_name: str | None, cache_dir: str | None
-) -> evaluate.EvaluationModule:
-    """Return the metric of a run: `metric_name` from the Hub if given, else the task's, else that of the label kind.
+) -> Metric:
+    """Return the metric of a run: `metric_name` if given, else the task's, else that of the label kind.
 
-    A Hub metric is tried once on a small made-up input, so that one that does not fit (binary F1 for five classes,
-    say) is refused before the training and not after it.
+    The names of `CLASS_METRICS` and `SCORE_METRICS` are computed here, see `numbers_of_classes`. `evaluate` loads any
+    other name, or the path of a script; that metric is tried once on a small made-up input, so that one that does not
+    fit (a metric of two classes for five, say) is refused before the training and not after it.
+
+    Returns:
+        A function of the model's outputs `[n, outputs]` and the labels, which gives the numbers by name.
 
     Raises:
-        UsageError: if the Hub metric cannot be loaded, or does not fit the labels.
+        UsageError: if the metric cannot be loaded, or does not fit the labels.
+
+    Example:
+        >>> metric = load_metric("single", 2, None, "recall", None)
+        >>> metric(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]), np.array([1, 1, 0]))
+        {'recall': 0.5}
     """
-    if metric_name is None:
-        if task_name is not None:
-            return GlueMetric(task_name, keep_in_memory=True)
-        return _METRIC_OF_KIND[kind](keep_in_memory=True)
+    if metric_name in (*CLASS_METRICS, *SCORE_METRICS):
+        fitting = SCORE_METRICS if kind == "regression" else CLASS_METRICS
+        if metric_name not in fitting:
+            raise UsageError(
+                f"--metric_name {metric_name} does not fit labels of this kind ({kind}); choose one of "
+                f"{listed(fitting)}, or leave it out"
+            )
+        return _squared_error if kind == "regression" else partial(numbers_of_classes, metric_name, kind)
+    if metric_name is not None:
+        return _tried(_of_module(kind, _from_hub(metric_name, cache_dir)), metric_name, kind, num_labels)
+    if task_name is not None:
+        return _of_module(kind, GlueMetric(task_name, keep_in_memory=True))
+    return _of_module(kind, _METRIC_OF_KIND[kind](keep_in_memory=True))
+
+
+def _of_module(kind: str, module: evaluate.EvaluationModule) -> Metric:
+    def metric(scores: np.ndarray, references: Any) -> dict[str, float]:
+        return module.compute(predictions=scores_to_predictions(kind, scores), references=references)
+
+    return metric
+
+
+def _from_hub(metric_name: str, cache_dir: str | None) -> evaluate.EvaluationModule:
     try:
         # Own experiment id: processes of one run, or of two runs on one machine, must not share a file.
-        metric = evaluate.load(metric_name, keep_in_memory=True, cache_dir=cache_dir, experiment_id=uuid.uuid4().hex)
+        return evaluate.load(metric_name, keep_in_memory=True, cache_dir=cache_dir, experiment_id=uuid.uuid4().hex)
     except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"--metric_name {metric_name} could not be loaded: {first_line(error)}") from error
+        raise UsageError(
+            f"--metric_name {cut(metric_name)} could not be loaded: {first_line(error)}; without a network there are "
+            f"{listed((*CLASS_METRICS, *SCORE_METRICS))}"
+        ) from error
+
+
+def _tried(metric: Metric, metric_name: str, kind: str, num_labels: int) -> Metric:
     tried = made_up_outputs(kind, num_labels)
     try:
-        metric.compute(predictions=scores_to_predictions(kind, tried.predictions), references=tried.label_ids)
+        metric(tried.predictions, tried.label_ids)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f"--metric_name {metric_name} does not fit labels of this kind ({kind}, {num_labels} outputs), leave it "
-            f"out or choose another: {first_line(error)}"
+            f"--metric_name {cut(metric_name)} does not fit labels of this kind ({kind}, {num_labels} outputs), leave "
+            f"it out or choose another: {first_line(error)}"
         ) from error
     return metric
+
+
+def numbers_of_classes(name: str, kind: str, scores: np.ndarray, references: Any) -> dict[str, float]:
+    """Compute one of `CLASS_METRICS` with scikit-learn.
+
+    - Two classes: `f1`, `precision` and `recall` are those of the second class, `roc_auc` ranks by its probability.
+    - More classes: `f1_macro` is the mean over the classes that occur or are predicted, `f1_micro` counts the hits of
+      all classes together, likewise for `precision` and `recall`; `roc_auc` is the mean over the classes, each against
+      the rest.
+    - Lists of classes: as for more classes, where each class is there or not.
+    - `accuracy`: for lists of classes `subset_accuracy`, the share of rows with every class right.
+
+    Soft labels count as their likeliest class. What would be divided by 0 is 0. A class has no area under the curve
+    where it is in all rows or in no row: it is left out of the mean, which is nan if no class is left.
+
+    Args:
+        name: one of `CLASS_METRICS`.
+        kind: `single`, `multi` or `soft`.
+        scores: logits `[n, classes]`.
+        references: class ids `[n]` for `single`; `[n, classes]`, 0 and 1 for `multi`, probabilities for `soft`.
+
+    Example:
+        >>> numbers_of_classes("roc_auc", "single", np.array([[0.0, 1.0], [0.0, -1.0]]), np.array([1, 0]))
+        {'roc_auc': 1.0}
+    """
+    scores, references = np.asarray(scores), np.asarray(references)
+    if kind == "soft":
+        kind, references = "single", references.argmax(axis=1)
+    if name == "roc_auc":
+        return {"roc_auc": _mean_area(kind, scores, references)}
+    predictions, references = scores_to_predictions(kind, scores), references.astype(np.int64)
+    if name == "accuracy":
+        return {"accuracy" if kind == "single" else "subset_accuracy": float(accuracy_score(references, predictions))}
+    averages = {name: "binary"}
+    if kind == "multi" or scores.shape[1] > 2:
+        averages = {f"{name}_macro": "macro", f"{name}_micro": "micro"}
+    share = _SHARES_OF_HITS[name]
+    return {
+        key: float(share(references, predictions, average=average, zero_division=0.0))
+        for key, average in averages.items()
+    }
+
+
+def _mean_area(kind: str, scores: np.ndarray, references: np.ndarray) -> float:
+    """The area under the curve of each class that some rows have and some do not, in the mean; nan without any."""
+    if kind == "single":
+        scores = softmax(scores.astype(np.float64), axis=1)
+        references = references[:, None] == np.arange(scores.shape[1])
+        if scores.shape[1] == 2:
+            scores, references = scores[:, 1:], references[:, 1:]
+    areas = [
+        roc_auc_score(hits, own)
+        for hits, own in zip(references.T, scores.T, strict=True)
+        if hits.min() < hits.max() and np.isfinite(own).all()
+    ]
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def _squared_error(scores: np.ndarray, references: Any) -> dict[str, float]:
+    return {"mse": float(mean_squared_error(references, scores_to_predictions("regression", scores)))}
 
 
 def made_up_outputs(kind: str, num_labels: int, joined: bool = True) -> EvalPrediction:

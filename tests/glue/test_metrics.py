@@ -1,12 +1,13 @@
 """The offline metrics against numbers worked out by hand and against scikit-learn and SciPy."""
 
 import math
+import warnings
 
 import evaluate
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
+from sklearn.metrics import f1_score, log_loss, matthews_corrcoef, precision_score, recall_score, roc_auc_score
 
 from hf_mixup.errors import UsageError
 from hf_mixup.glue import metrics
@@ -133,18 +134,150 @@ class BinaryOnly(evaluate.Metric):
 
 def test_a_hub_metric_is_tried_before_the_training(monkeypatch):
     monkeypatch.setattr(evaluate, "load", lambda name, **options: BinaryOnly(keep_in_memory=True))
-    assert metrics.load_metric("single", 2, None, "f1", None).compute(
-        predictions=[1, 0], references=[1, 1]
-    ) == pytest.approx({"f1": 2 / 3})
-    with pytest.raises(UsageError, match="--metric_name f1 does not fit labels of this kind .single, 3 outputs."):
-        metrics.load_metric("single", 3, None, "f1", None)
+    scores, references = np.array([[0.0, 1.0], [1.0, 0.0]]), [1, 1]
+    assert metrics.load_metric("single", 2, None, "theirs", None)(scores, references) == pytest.approx({"f1": 2 / 3})
+    with pytest.raises(UsageError, match="--metric_name theirs does not fit labels of this kind .single, 3 outputs."):
+        metrics.load_metric("single", 3, None, "theirs", None)
 
 
 def test_a_hub_metric_without_a_network_is_one_sentence():
-    with pytest.raises(UsageError, match="--metric_name no_such_metric could not be loaded"):
+    with pytest.raises(UsageError, match="--metric_name no_such_metric could not be loaded.*accuracy, f1, precision"):
         metrics.load_metric("single", 2, None, "no_such_metric", None)
 
 
 def test_which_metric_a_run_gets():
-    assert isinstance(metrics.load_metric("single", 2, "mrpc", None, None), metrics.GlueMetric)
-    assert isinstance(metrics.load_metric("soft", 2, None, None, None), metrics.SoftLabelMetric)
+    second = np.array([[0.0, 1.0], [0.0, 1.0]])
+    assert metrics.load_metric("single", 2, "mrpc", None, None)(second, [1, 0]) == pytest.approx(
+        {"accuracy": 0.5, "f1": 2 / 3}
+    )
+    assert metrics.load_metric("single", 2, "mrpc", "recall", None)(second, [1, 0]) == {"recall": 1.0}
+    soft = metrics.load_metric("soft", 2, None, None, None)(second, [[0.0, 1.0], [1.0, 0.0]])
+    assert set(soft) == {"accuracy", "cross_entropy"}
+
+
+def named(name, kind, scores, references):
+    """A named metric, without a network and without warnings."""
+    scores = np.asarray(scores, dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return metrics.load_metric(kind, scores.shape[1], None, name, None)(scores, np.asarray(references))
+
+
+def no_network(*args, **kwargs):
+    raise AssertionError("the metric was loaded by evaluate")
+
+
+SHARES = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def test_named_metrics_of_two_classes_by_hand(monkeypatch):
+    monkeypatch.setattr(evaluate, "load", no_network)
+    scores = [[-0.5, 0.5] if prediction else [0.5, -0.5] for prediction in PREDICTIONS]
+    assert named("accuracy", "single", scores, REFERENCES) == {"accuracy": ACCURACY}
+    assert named("f1", "single", scores, REFERENCES) == pytest.approx({"f1": F1})
+    assert named("precision", "single", scores, REFERENCES) == pytest.approx({"precision": 3 / 4})
+    assert named("recall", "single", scores, REFERENCES) == pytest.approx({"recall": 3 / 5})
+    # Of the 2 * 2 pairs of a row of each class, the second class has more in three, and as much in one.
+    scores = [[0.0, 3.0], [0.0, -1.0], [0.0, -1.0], [1.0, -4.0]]
+    assert named("roc_auc", "single", scores, [1, 1, 0, 0]) == {"roc_auc": 3.5 / 4}
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+@pytest.mark.parametrize("kind", ["single", "soft"])
+def test_named_metrics_of_more_classes_are_scikit_learns(rng, classes, kind):
+    scores = rng.normal(size=(60, classes)) * 2
+    references = np.concatenate([np.arange(classes), rng.integers(0, classes, 60 - classes)])
+    predictions, labels = scores.argmax(axis=1), references
+    if kind == "soft":
+        labels = rng.dirichlet(np.ones(classes), 60)
+        references = labels.argmax(axis=1)
+    for name, share in SHARES.items():
+        expected = {
+            f"{name}_{average}": share(references, predictions, average=average) for average in ("macro", "micro")
+        }
+        assert named(name, kind, scores, labels) == pytest.approx(expected)
+    assert named("accuracy", kind, scores, labels) == {"accuracy": np.mean(references == predictions)}
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    expected = roc_auc_score(references, probabilities, multi_class="ovr", average="macro")
+    assert named("roc_auc", kind, scores, labels) == pytest.approx({"roc_auc": expected}, abs=1e-6)
+
+
+def test_named_metrics_of_soft_labels_of_two_classes():
+    scores, labels = [[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [[0.3, 0.7], [0.9, 0.1], [0.4, 0.6]]
+    # Classes 1, 0, 1; predicted 1, 1, 0.
+    for name in SHARES:
+        assert named(name, "soft", scores, labels) == {name: 0.5}
+    assert named("roc_auc", "soft", scores, labels) == {"roc_auc": 0.0}
+    assert named("accuracy", "soft", scores, labels) == pytest.approx({"accuracy": 1 / 3})
+
+
+def test_named_metrics_of_lists_of_classes_are_scikit_learns(rng):
+    scores, references = rng.normal(size=(40, 4)), rng.integers(0, 2, (40, 4))
+    predictions = (scores > 0).astype(int)
+    for name, share in SHARES.items():
+        expected = {
+            f"{name}_{average}": share(references, predictions, average=average) for average in ("macro", "micro")
+        }
+        assert named(name, "multi", scores, references.astype(float)) == pytest.approx(expected)
+    expected = roc_auc_score(references, scores, average="macro")
+    assert named("roc_auc", "multi", scores, references.astype(float)) == pytest.approx({"roc_auc": expected})
+    hits = np.mean((predictions == references).all(axis=1))
+    assert named("accuracy", "multi", scores, references) == {"subset_accuracy": hits}
+
+
+def test_a_class_of_one_value_has_no_area():
+    # Class 0 is in all rows and class 1 in no row; class 2 ranks one of two pairs right.
+    scores, references = [[1.0, 0.5, 0.4], [0.3, 0.1, 0.5], [0.0, 0.0, 0.3]], [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert named("roc_auc", "multi", scores, references) == {"roc_auc": 0.5}
+    # Class 2 does not occur. Class 0 ranks its row above both others, class 1 one of its two rows above the other.
+    scores = [[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, -1.0, 3.0]]
+    assert named("roc_auc", "single", scores, [0, 1, 1]) == {"roc_auc": (1.0 + 0.5) / 2}
+    for kind, references in (("single", [1, 1, 1]), ("multi", [[1, 0, 1]] * 3)):
+        assert math.isnan(named("roc_auc", kind, scores, references)["roc_auc"])
+
+
+def test_what_is_divided_by_0_is_0():
+    scores = [[1.0, 0.0], [1.0, 0.0]]
+    for name in SHARES:
+        assert named(name, "single", scores, [0, 0]) == {name: 0.0}
+        # No row of class 2 and none predicted as that: of lists a class that counts 0, of single classes none.
+        three = [[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]]
+        assert named(name, "multi", three, [[1, 0, 0], [0, 1, 0]]) == pytest.approx(
+            {f"{name}_macro": 2 / 3, f"{name}_micro": 1.0}
+        )
+        assert named(name, "single", three, [0, 1]) == {f"{name}_macro": 1.0, f"{name}_micro": 1.0}
+
+
+def test_mse():
+    assert named("mse", "regression", [[1.0], [2.0], [4.0]], [1.0, 0.0, 3.0]) == pytest.approx({"mse": 5 / 3})
+
+
+@pytest.mark.parametrize("name", metrics.CLASS_METRICS)
+def test_a_metric_of_classes_has_no_meaning_for_scores(name):
+    with pytest.raises(UsageError, match=f"--metric_name {name} does not fit .*regression.; choose one of mse, or"):
+        metrics.load_metric("regression", 1, "stsb", name, None)
+
+
+@pytest.mark.parametrize("kind", ["single", "multi", "soft"])
+def test_mse_has_no_meaning_for_classes(kind):
+    sentence = f"mse does not fit .*{kind}.; choose one of accuracy, f1, precision, recall, roc_auc, or leave it out"
+    with pytest.raises(UsageError, match=sentence):
+        metrics.load_metric(kind, 3, None, "mse", None)
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 3_000])
+@pytest.mark.parametrize("kind", ["single", "multi", "soft"])
+def test_made_up_outputs_have_every_number_that_a_run_reports(rng, kind, outputs):
+    made_up = metrics.made_up_outputs(kind, outputs)
+    real = rng.normal(size=(50, outputs))
+    labels = rng.integers(0, 2, (50, outputs)) if kind != "single" else rng.integers(0, outputs, 50)
+    for name in metrics.CLASS_METRICS:
+        tried = named(name, kind, made_up.predictions, made_up.label_ids)
+        assert np.isfinite(list(tried.values())).all()
+        if outputs < 1000:
+            assert set(tried) == set(named(name, kind, real, labels))

@@ -55,6 +55,10 @@ class Objective:
     - multi-label classification: the same two terms with the binary cross-entropy, averaged over the classes.
     - regression: the squared error to $\lambda_i y_i + (1 - \lambda_i) y'_i$; every number is a target, also -100.
 
+    With row weights $r_i$, each term is multiplied by the weight of the row that its label comes from, as it is by the
+    weight of its class: $\lambda_i r_i CE(z_i, y_i) + (1 - \lambda_i) r_{partner(i)} CE(z_i, y'_i)$. The one squared
+    error of a regression is multiplied by $\lambda_i r_i + (1 - \lambda_i) r_{partner(i)}$.
+
     The mean of a batch is $\sum_i l_i / \sum_i w_i$ over what `__call__` returns, and that of several batches divides
     the sum of all their $l_i$ by the sum of all their $w_i$. A term without a label adds 0 to both sums.
 
@@ -102,7 +106,12 @@ class Objective:
                 )
 
     def __call__(
-        self, logits: Tensor, labels: Tensor, plan: Plan | None = None, label_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        plan: Plan | None = None,
+        label_weight: Tensor | None = None,
+        row_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted loss and the weight of each row; the batch's loss is `losses.sum() / weights.sum()`.
 
@@ -113,47 +122,61 @@ class Objective:
             plan: how the batch was mixed; None for a plain batch.
             label_weight: `[batch]`, the own label's share where only the model knew it (its output's `label_weight`);
                 default: the plan's.
+            row_weights: `[batch]` floats of at least 0, how much each row of the data counts; default: 1 each. Of
+                several classes and of mixed rows see above; a point of a whole batch counts with the mean of its rows,
+                also for the dot-product loss.
 
         Returns:
             Two tensors `[batch]`, for a `BatchPlan` `[points]`. A row one of whose labels is missing counts with the
             other's weight.
         """
-        self._check(logits, labels, plan, label_weight)
+        self._check(logits, labels, plan, label_weight, row_weights)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        rows = labels, None if row_weights is None else row_weights.to(logits)
         if plan is None:
-            return self._plain(logits, labels)
+            return self._plain(logits, *rows)
         if isinstance(plan, BatchPlan):
-            return self._batch(logits, labels, plan)
+            return self._batch(logits, *rows, plan)
         if isinstance(plan, SpanPlan):
-            return self._span(logits, labels, plan)
+            return self._span(logits, *rows, plan)
         share = (plan.label_weight if label_weight is None else label_weight).to(logits.dtype)
         if plan.clean_weight is None:
-            return self._pairs(logits, labels, plan.partner, share)
+            return self._pairs(logits, *rows, plan.partner, share)
         clean_logits, mixed_logits = logits.chunk(2)
-        clean, mixed = self._plain(clean_logits, labels), self._pairs(mixed_logits, labels, plan.partner, share)
+        clean, mixed = self._plain(clean_logits, *rows), self._pairs(mixed_logits, *rows, plan.partner, share)
         return _average(clean[0], mixed[0], plan.clean_weight), _average(clean[1], mixed[1], plan.clean_weight)
 
-    def weights(self, labels: Tensor, plan: Plan | None = None) -> Tensor:
+    def weights(self, labels: Tensor, plan: Plan | None = None, row_weights: Tensor | None = None) -> Tensor:
         """The weights that `__call__` returns, known before there are logits.
 
         Where only the model will know the label weights, each row counts with the weight of its own label: the same,
-        if all rows have a label and all classes the same weight. Otherwise divide by the sum of the weights that
-        `__call__` returns, as `weighted_mean` does without `total_weight`.
+        if all rows have a label, and all rows and all classes the same weight. Otherwise divide by the sum of the
+        weights that `__call__` returns, as `weighted_mean` does without `total_weight`.
         """
         if self.class_weights is not None:
             check_labels(labels, self.problem_type, len(self.class_weights))
         own = self._label_weights(labels)
+        if row_weights is not None:
+            check_row_weights(row_weights, labels.shape[0])
+            own = own * row_weights.to(own.device)
         if plan is None:
             return own
         if isinstance(plan, BatchPlan):
             return _per_row(plan).to(own.dtype) @ own
-        if plan.label_weight is None or self.problem_type == "regression":
+        if plan.label_weight is None:
             return own
         share = plan.label_weight.to(own.dtype)
         mixed = share * own + (1 - share) * own.index_select(0, plan.partner)
         return mixed if plan.clean_weight is None else _average(own, mixed, plan.clean_weight)
 
-    def _check(self, logits: Tensor, labels: Tensor, plan: Plan | None, label_weight: Tensor | None) -> None:
+    def _check(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        plan: Plan | None,
+        label_weight: Tensor | None,
+        row_weights: Tensor | None,
+    ) -> None:
         """What fits together, from shapes and types; the values of the labels where they can be read for free."""
         check_type("logits", logits, Tensor, "the logits of the model's output, floats [rows, classes]")
         check_type("labels", labels, Tensor, "a tensor [batch, ...]")
@@ -182,6 +205,8 @@ class Objective:
             raise ValueError(
                 f"label_weight of shape {list(label_weight.shape)} does not fit {rows} labels: give one number each."
             )
+        if row_weights is not None:
+            check_row_weights(row_weights, rows)
         if self.class_weights is not None and len(self.class_weights) != logits.shape[-1]:
             raise ValueError(
                 f"class_weights has {len(self.class_weights)} numbers, but the logits have {logits.shape[-1]} "
@@ -189,33 +214,47 @@ class Objective:
             )
         check_labels(labels, self.problem_type, logits.shape[-1])
 
-    def _span(self, logits: Tensor, labels: Tensor, plan: SpanPlan) -> tuple[Tensor, Tensor]:
+    def _span(
+        self, logits: Tensor, labels: Tensor, row_weights: Tensor | None, plan: SpanPlan
+    ) -> tuple[Tensor, Tensor]:
         """The part that one of the two passes has in the loss."""
         if plan.label_weight is None:
-            losses, weights = self._plain(logits, labels)
+            losses, weights = self._plain(logits, labels, row_weights)
         else:
-            losses, weights = self._pairs(logits, labels, plan.partner, plan.label_weight.to(logits.dtype))
+            share = plan.label_weight.to(logits.dtype)
+            losses, weights = self._pairs(logits, labels, row_weights, plan.partner, share)
         return plan.loss_weight * losses, plan.loss_weight * weights
 
-    def _plain(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _plain(self, logits: Tensor, labels: Tensor, row_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.problem_type == "regression":
-            return self._squared_error(logits, labels.to(logits.dtype).reshape(logits.shape))
+            return self._squared_error(logits, labels.to(logits.dtype).reshape(logits.shape), row_weights)
         if self.problem_type == MULTI_LABEL:
-            return self._binary_cross_entropy(logits, labels)
-        return self._cross_entropy(logits, labels)
+            return _weighed(*self._binary_cross_entropy(logits, labels), row_weights)
+        return _weighed(*self._cross_entropy(logits, labels), row_weights)
 
-    def _pairs(self, logits: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _pairs(
+        self, logits: Tensor, labels: Tensor, row_weights: Tensor | None, partner: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        their_row_weights = None if row_weights is None else row_weights.index_select(0, partner)
         if self.problem_type == "regression":
             targets = mix_targets(labels.to(logits.dtype).reshape(logits.shape), partner, share)
-            return self._squared_error(logits, targets)
-        own_loss, own_weight = self._plain(logits, labels)
-        their_loss, their_weight = self._plain(logits, labels.index_select(0, partner))
+            if row_weights is not None:
+                # A learned share gains nothing by moving the weight to rows that count little.
+                fixed = share.detach()
+                row_weights = fixed * row_weights + (1 - fixed) * their_row_weights
+            return self._squared_error(logits, targets, row_weights)
+        own_loss, own_weight = self._plain(logits, labels, row_weights)
+        their_loss, their_weight = self._plain(logits, labels.index_select(0, partner), their_row_weights)
         return share * own_loss + (1 - share) * their_loss, share * own_weight + (1 - share) * their_weight
 
-    def _batch(self, logits: Tensor, labels: Tensor, plan: BatchPlan) -> tuple[Tensor, Tensor]:
-        r"""$\sum_b w_{i,b} CE(z_i, y_b)$, or $-\log \sigma(\langle \hat x_i, \hat y_i \rangle)$."""
+    def _batch(
+        self, logits: Tensor, labels: Tensor, row_weights: Tensor | None, plan: BatchPlan
+    ) -> tuple[Tensor, Tensor]:
+        r"""$\sum_b w_{i,b} r_b CE(z_i, y_b)$, or $-\log \sigma(\langle \hat x_i, \hat y_i \rangle)$."""
         weights = _per_row(plan).to(logits.dtype)
-        row_weights = self._label_weights(labels).to(logits.dtype)
+        label_weights = self._label_weights(labels).to(logits.dtype)
+        if row_weights is not None:
+            label_weights = label_weights * row_weights
         class_weights = logits.new_ones(logits.shape[-1]) if self.class_weights is None else self.class_weights
         class_weights = class_weights.to(logits)
         valid = _has_label(labels).to(logits.dtype)
@@ -224,13 +263,15 @@ class Objective:
         else:
             targets = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * valid.unsqueeze(-1)
         if plan.dot_product:
-            point_weights = weights @ row_weights
+            point_weights = weights @ label_weights
             return point_weights * F.softplus(-(logits * targets).sum(dim=(1, 2))), point_weights
         smooth = self.label_smoothing
         targets = (1 - smooth) * targets + smooth / len(class_weights) * valid.unsqueeze(-1)
+        if row_weights is not None:
+            targets = targets * row_weights.unsqueeze(-1)
         # The cross-entropy is linear in its target, so the targets are mixed instead of the losses.
         losses = -((weights @ (targets * class_weights)) * logits.log_softmax(dim=-1)).sum(dim=-1)
-        return losses, weights @ row_weights
+        return losses, weights @ label_weights
 
     def _label_weights(self, labels: Tensor) -> Tensor:
         if self.problem_type == "regression":
@@ -266,9 +307,9 @@ class Objective:
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=-1)
         return torch.where(weights > 0, losses, 0.0), weights
 
-    def _squared_error(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _squared_error(self, logits: Tensor, targets: Tensor, row_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         losses = F.mse_loss(logits, targets, reduction="none").flatten(1).mean(dim=-1)
-        return losses, torch.ones_like(losses)
+        return _weighed(losses, torch.ones_like(losses), row_weights)
 
 
 def check_whole_batches(problem_type: str | None, dot_product: bool, label_smoothing: float) -> None:
@@ -294,6 +335,13 @@ def check_whole_batches(problem_type: str | None, dot_product: bool, label_smoot
 def _per_row(plan: BatchPlan) -> Tensor:
     """The weight of each row in each point, `[points, batch]`: of its features, the mean."""
     return plan.weights if plan.weights.ndim == 2 else plan.weights.mean(dim=-1)
+
+
+def _weighed(losses: Tensor, weights: Tensor, row_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Losses and weights of the rows, each times the row's own weight; a row of weight 0 costs nothing at all."""
+    if row_weights is None:
+        return losses, weights
+    return torch.where(row_weights > 0, losses * row_weights, 0.0), weights * row_weights
 
 
 def _average(clean: Tensor, mixed: Tensor, clean_weight: float) -> Tensor:
@@ -375,6 +423,29 @@ def _check_rows(labels: Tensor, right: Tensor, allowed: str) -> None:
     if not right.all():
         row = int(right.int().argmin())
         raise ValueError(f"label {labels[row].tolist()} of row {row} is not allowed: {allowed}.")
+
+
+def check_row_weights(weights: Tensor, rows: int) -> None:
+    """Raise for weights of rows that are not floats `[rows]` of at least 0; their values are read on the CPU only.
+
+    Raises:
+        TypeError: something that is not a tensor.
+        ValueError: in one sentence that names the first row that is wrong.
+
+    Example:
+        >>> check_row_weights(torch.tensor([1.0, 0.25, 0.0]), rows=3)
+    """
+    check_type("row_weights", weights, Tensor, "a float tensor [batch], or None")
+    if not weights.is_floating_point() or list(weights.shape) != [rows]:
+        raise ValueError(
+            f"row_weights of {weights.dtype} and shape {list(weights.shape)} do not fit {rows} labels: give one float "
+            "for each."
+        )
+    if can_read(weights):
+        right = (weights >= 0) & (weights < torch.inf)
+        if not right.all():
+            row = int(right.int().argmin())
+            raise ValueError(f"weight {weights[row].item()} of row {row} is not allowed: give finite numbers from 0.")
 
 
 def _check_class_weights(weights: Tensor) -> None:

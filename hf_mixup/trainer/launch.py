@@ -62,8 +62,8 @@ def late_weights_error(method: Method) -> ValueError:
     """DeepSpeed updates before the weights of the rows of a step are known."""
     return ValueError(
         f"DeepSpeed adds up the gradients of accumulated batches before it is known how much each row of "
-        f"mixup_method={method.name!r} counts (class_weights are set, or labels are missing or cannot be looked at "
-        "before the training): set gradient_accumulation_steps=1, or train without DeepSpeed."
+        f"mixup_method={method.name!r} counts (class_weights are set, rows have weights, or labels are missing or "
+        "cannot be looked at before the training): set gradient_accumulation_steps=1, or train without DeepSpeed."
     )
 
 

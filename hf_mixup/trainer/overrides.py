@@ -29,13 +29,32 @@ def loss_behind_error(owner: str, method: str) -> ValueError:
     )
 
 
-def loss_error(owner: str, mixed: bool) -> ValueError:
-    """An override of `compute_loss` did not pass a batch on that has another loss than a plain one."""
+def unread_weights_error(loss: str) -> ValueError:
+    """The train data have a column of weights, and the loss is not the mixin's."""
+    return ValueError(
+        f"The column 'weight' of the train_dataset, which says how much each row counts, has no effect on {loss}: "
+        "rename it or remove it."
+    )
+
+
+def loss_error(owner: str, mixed: bool, weighted: bool) -> ValueError:
+    """An override of `compute_loss` did not pass a batch on that has another loss than a plain one.
+
+    Args:
+        owner: the name of the class.
+        mixed: whether the batch was mixed.
+        weighted: whether its rows have weights.
+    """
     call_super = "call super().compute_loss(model, inputs, return_outputs, num_items_in_batch) in it"
     if mixed:
         return ValueError(
             f"{owner}.compute_loss leaves out the partners' labels of a mixed batch: {_BOTH_LABELS}, {call_super} and "
             "add to the loss that it returns, or choose mixup_method='none'."
+        )
+    if weighted:
+        return ValueError(
+            f"{owner}.compute_loss leaves out the weights of the rows, the column 'weight' of the train_dataset: "
+            f"{call_super}, or rename the column or remove it."
         )
     return ValueError(
         f"{owner}.compute_loss leaves out the class_weights: {call_super}, or leave class_weights out and weigh the "
@@ -44,11 +63,11 @@ def loss_error(owner: str, mixed: bool) -> ValueError:
 
 
 def step_error(owner: str) -> ValueError:
-    """An override of `training_step` does by itself the step of a method that mixes, or of weighted classes."""
+    """An override of `training_step` does by itself a step that mixes, or in which classes or rows have weights."""
     return ValueError(
-        f"{owner}.training_step computes the loss by itself, without mixing and class_weights: call "
-        "super().training_step(model, inputs, num_items_in_batch) in it, or choose mixup_method='none' and leave "
-        "class_weights out."
+        f"{owner}.training_step computes the loss by itself, without mixing and class_weights, or weights of rows: "
+        "call super().training_step(model, inputs, num_items_in_batch) in it, or choose mixup_method='none' and leave "
+        "class_weights and the column 'weight' out."
     )
 
 
@@ -56,8 +75,8 @@ def late_error(owner: str, overridden: str, method: str) -> ValueError:
     """An override may add gradients, and the step corrects all gradients at its end."""
     return ValueError(
         f"{owner}.{overridden} may add to losses whose divisor mixup_method={method!r} knows only after the last "
-        "accumulated batch: set gradient_accumulation_steps=1, or leave class_weights out and give every row of a "
-        "datasets.Dataset a label."
+        "accumulated batch: set gradient_accumulation_steps=1, or leave class_weights and the column 'weight' out and "
+        "give every row of a datasets.Dataset a label."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -54,9 +54,11 @@ from hf_mixup.trainer.overrides import (
     overrider,
     plan_error,
     step_error,
+    unread_weights_error,
 )
 from hf_mixup.trainer.processes import ProcessesMixin, alone_in_output_dir
 from hf_mixup.trainer.resuming import ResumingMixin
+from hf_mixup.trainer.row_weights import WEIGHT, CheckedWeights, rows_differ
 from hf_mixup.trainer.saving import SavingMixin
 
 logger = logging.getLogger(__name__)
@@ -69,12 +71,17 @@ class NonFiniteLossError(RuntimeError):
 
 
 class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
-    """Mixup for a `Trainer` subclass: put it before that class in the bases.
+    r"""Mixup for a `Trainer` subclass: put it before that class in the bases.
 
     A loss of your own goes in as `compute_loss_func(outputs, labels, num_items_in_batch)`, which is called for the own
     and for the partners' labels. An override of `compute_loss` in a subclass passes mixed batches on to
     `super().compute_loss` and may add to what comes back. Evaluation and prediction never mix and stay those of the
     class it is put before.
+
+    A column `weight` of `train_dataset`, finite numbers of at least 0, says how much each row counts: the loss of a
+    step is $\sum_i r_i l_i / \sum_i r_i$ over all its batches and processes, and of a mixed row each label counts with
+    the weight of the row that it comes from (see `Objective`; `class_weights` multiply that). The model never gets the
+    column, and evaluation and prediction ignore it. With 1 in every row the training is the one without the column.
 
     Differs from `Trainer` on purpose: the loss is the mean over all labelled rows of the accumulated batches of all
     processes, where transformers' heads for BERT, RoBERTa and DistilBERT give gradients too large by the number of
@@ -90,7 +97,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
 
     Raises:
         TypeError: the arguments are not `MixupTrainingArguments`, or the model is none.
-        ValueError: the model cannot mix, or the options do not fit it; the class that the mixin is put before has a
+        ValueError: the model cannot mix, or the options do not fit it; weights of rows that are not finite numbers of
+            at least 0, or that the loss does not read; the class that the mixin is put before has a
             `compute_loss` of its own, which would not get the mixed batches; in training, when an override in a
             subclass keeps a mixed batch from its plan or from the loss that reads it.
 
@@ -132,9 +140,10 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
             )
         if self.args.parse_class_weights() is not None:
             if self.compute_loss_func is not None or self._loss_behind is not None:
-                name = "compute_loss_func" if self._loss_behind is None else f"{self._loss_behind}.compute_loss"
-                raise ValueError(f"class_weights have no effect on a {name} of your own: weigh the classes there.")
+                raise ValueError(f"class_weights have no effect on {self._own_loss()}: weigh the classes there.")
             self._class_weights()
+        if rows_differ(self.train_dataset) and not self._computes_loss():
+            raise unread_weights_error(self._own_loss())
         if self._problem_type() is not None and self._computes_loss():
             # It refuses what has no meaning for such labels.
             Objective(self._problem_type(), self._class_weights(), self.args.label_smoothing_factor)
@@ -177,6 +186,11 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         self._in_step = self._mixed_pass = self._loss_used = self._stepped = False
         # Whether train labels are missing (-100); None where that was not looked at.
         self._labels_missing: bool | None = None
+        # Whether the train data have weights that are not all 1; None where that was not looked at.
+        self._rows_differ: bool | None = None
+        # Whether batches of the optimizer step have weights, and those of the pass that is at work.
+        self._weighs_rows = False
+        self._row_weights: Tensor | None = None
 
     # ---- Plans ----
 
@@ -236,13 +250,14 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         """As `Trainer.get_train_dataloader`; looks at the labels first, which on a GPU would end the process.
 
         Raises:
-            ValueError: labels that the model cannot be trained with, or no rows.
+            ValueError: labels that the model cannot be trained with, weights of rows that are no weights, or no rows.
         """
         self._check_same_data("training", self.train_dataset)
         check_has_rows(self.train_dataset, "train_dataset")
         if self._computes_loss():
             self._labels_missing = check_train_labels(self.train_dataset, self.data_collator, self._config())
-        with self._checked_classes("train_dataset"):
+        self._rows_differ = rows_differ(self.train_dataset)
+        with self._checked_classes("train_dataset"), self._kept_weights():
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
@@ -269,10 +284,26 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         finally:
             self.data_collator = collator
 
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """A loader that is made inside keeps the weights of the rows, unless all of them are 1, and looks at them."""
+        if self._rows_differ is False:
+            yield
+            return
+        self._set_signature_columns_if_needed()
+        collator, columns = self.data_collator, self._signature_columns
+        self.data_collator, self._signature_columns = CheckedWeights(collator), [*columns, WEIGHT]
+        try:
+            yield
+        finally:
+            self.data_collator, self._signature_columns = collator, columns
+
     def _set_signature_columns_if_needed(self) -> None:
+        is_new = self._signature_columns is None
         super()._set_signature_columns_if_needed()
-        # A column of this name is no plan.
-        self._signature_columns = [name for name in self._signature_columns if name != PLAN]
+        if is_new:
+            # Columns of these names are no plan, and no input of the model.
+            self._signature_columns = [name for name in self._signature_columns if name not in (PLAN, WEIGHT)]
 
     def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         if batch_size and self.args.auto_find_batch_size and self.args.groups_pairs():
@@ -324,7 +355,12 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
                     f"The training batches hold {', '.join(batch)} but no labels: name the column 'label' or 'labels'."
                 )
             _check_no_column(batch)
+            if self._rows_differ is False:
+                batch = _without_weights(batch)
             planned.append(self._with_plan(self._with_labels_for_loss(batch), micro))
+        self._weighs_rows = any(WEIGHT in batch for batch in planned)
+        if self._weighs_rows and not self._computes_loss():
+            raise unread_weights_error(self._own_loss())
         if self._computes_loss() and planned:
             self._weigh_group(planned)
         return planned, num_items
@@ -408,8 +444,11 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     # ---- Loss ----
 
     def _prepare_inputs(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor | Any]:
-        """As `Trainer._prepare_inputs`; labels of another type than the head's loss takes get that type."""
-        return self._with_labels_for_loss(super()._prepare_inputs(inputs))
+        """As `Trainer._prepare_inputs`; labels of another type than the head's loss takes get that type.
+
+        The weights of rows are left out: a training step has them already, and an evaluation does not count them.
+        """
+        return self._with_labels_for_loss(_without_weights(super()._prepare_inputs(inputs)))
 
     def _with_labels_for_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         if not self._computes_loss() or not isinstance(batch.get("labels"), Tensor):
@@ -419,6 +458,12 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     def _computes_loss(self) -> bool:
         """Whether the loss is the mixin's, and not a function or a class of the user's or that of a bare module."""
         return self.compute_loss_func is None and self._loss_behind is None and self._config() is not None
+
+    def _own_loss(self) -> str:
+        """The words for a loss that is not the mixin's."""
+        if self._loss_behind is not None:
+            return f"a {self._loss_behind}.compute_loss of your own"
+        return "a compute_loss_func of your own" if self.compute_loss_func is not None else "the loss of a bare module"
 
     def compute_loss(
         self,
@@ -435,7 +480,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
             return_outputs: whether to return the model's output too.
             num_items_in_batch: what a `compute_loss_func` is given; the mixin's own loss knows the weight of the step.
         """
-        inputs = dict(inputs)
+        inputs = dict(_without_weights(inputs))
         _check_no_column(inputs)
         plan: Plan | None = inputs.pop(PLAN, None)
         planned, labels = self._in_step or plan is not None, inputs.get("labels")
@@ -479,7 +524,7 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
             return self._custom_loss(outputs, labels, plan, num_items)
         label_weight = None if plan is None else outputs.label_weight
         objective = self._objective_for(labels, weighted=planned)
-        losses, weights = objective(outputs.logits, labels, plan, label_weight)
+        losses, weights = objective(outputs.logits, labels, plan, label_weight, self._row_weights)
         total = self._group_total if planned else None
         if planned and self._late_weights is not None:
             self._late_weights.add(weights)
@@ -503,7 +548,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     def _is_stock_step(self, labels: Tensor) -> bool:
         """Whether `Trainer`'s own loss is right for this plain batch; then it is used, to the last bit."""
         alone = self.current_gradient_accumulation_steps == 1 and self.args.world_size == 1
-        if not alone or self.args.class_weights is not None or self._has_soft_labels(labels):
+        is_weighted = self.args.class_weights is not None or self._row_weights is not None
+        if not alone or is_weighted or self._has_soft_labels(labels):
             return False
         if self._labels_missing is None:
             # The head takes -100 for one more label in a row of several, and the mean over no class is no number.
@@ -555,8 +601,12 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
             return
         if self._weights_in_loss:
             return
+        plans = [
+            plan.shared(batch) if isinstance(plan, SpanPlan) else plan
+            for batch, plan in zip(planned, plans, strict=True)
+        ]
         weights = [
-            objective.weights(batch["labels"], plan.shared(batch) if isinstance(plan, SpanPlan) else plan).sum()
+            objective.weights(batch["labels"], plan, batch.get(WEIGHT)).sum()
             for batch, plan in zip(planned, plans, strict=True)
         ]
         total = torch.stack(weights).sum().to(self.args.device)
@@ -576,8 +626,9 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
         The same on all processes, whatever each of them draws: they sum up these weights together.
         """
         found_late = isinstance(self._current_mixup().method.ratio, AttentionProbe) or self._has_gate()
-        all_alike = objective.class_weights is None and self._labels_missing is False
-        return found_late and not all_alike and objective.problem_type != "regression"
+        labels_alike = objective.class_weights is None and self._labels_missing is False
+        all_alike = labels_alike or objective.problem_type == "regression"
+        return found_late and (self._weighs_rows or not all_alike)
 
     def _class_weights(self) -> Tensor | None:
         weights = self.args.parse_class_weights()
@@ -689,12 +740,15 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     def _one_pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
         self._in_step, self._stepped, self._loss_used = True, True, False
         self._mixed_pass = inputs.get(PLAN) is not None
+        # Here and not among the inputs, where an override of `compute_loss` would give them to the model.
+        self._row_weights = inputs.get(WEIGHT)
+        weighted = self._row_weights is not None
         try:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, _without_weights(inputs), num_items_in_batch)
         finally:
-            self._in_step = False
-        if not self._loss_used and (self._mixed_pass or self.args.class_weights is not None):
-            raise loss_error(self._overrider("compute_loss"), self._mixed_pass)
+            self._in_step, self._row_weights = False, None
+        if not self._loss_used and (self._mixed_pass or weighted or self.args.class_weights is not None):
+            raise loss_error(self._overrider("compute_loss"), self._mixed_pass, weighted)
         return loss
 
     def _two_passes(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
@@ -713,8 +767,8 @@ class MixupTrainerMixin(SavingMixin, ResumingMixin, HubMixin, ProcessesMixin):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the gradient and the optimizer step: the place to stop before the weights are spoilt."""
         self.args.logging_nan_inf_filter = self._filters_logs
-        needed = self.args.class_weights is not None or self._current_mixup().method.site is not None
-        if needed and not self._stepped:
+        weighted = self.args.class_weights is not None or self._weighs_rows
+        if (weighted or self._current_mixup().method.site is not None) and not self._stepped:
             raise step_error(self._overrider("training_step"))
         self._stepped = False
         if self._label_gate is not None and self.args.world_size > 1:
@@ -793,6 +847,13 @@ def _check_no_column(batch: dict[str, Any]) -> None:
             f"The batches hold a column {PLAN!r}, which is the name under which a plan goes to the model: rename it, "
             "or leave remove_unused_columns on, which removes it."
         )
+
+
+def _without_weights(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without the weights of its rows, which are no input of the model."""
+    if not isinstance(batch, Mapping) or WEIGHT not in batch:
+        return batch
+    return {name: value for name, value in batch.items() if name != WEIGHT}
 
 
 def _check_takes_plans(model: nn.Module) -> None:

@@ -3,8 +3,8 @@
 Usage: torchrun --nproc_per_node 2 distributed_worker.py FOLDER RUNS.json
 
 RUNS.json maps the name of each run to training arguments, and beside them `family`, `rows`, `batch`, `shard`,
-`resume`, `error` and `others`. The results of rank r are in FOLDER/rank{r}.json under the same names, and the model
-of a run is in FOLDER/NAME.
+`resume`, `weights`, `error` and `others`. The results of rank r are in FOLDER/rank{r}.json under the same names, and
+the model of a run is in FOLDER/NAME.
 """
 
 import gc
@@ -73,6 +73,7 @@ def run(
     shard=None,
     resume=None,
     missing=False,
+    weights=None,
     fault=None,
     content=0,
     eval_rows=None,
@@ -83,8 +84,9 @@ def run(
     """Train, evaluate and save; `shard` names the class that is sharded by FSDP2, the environment says how.
 
     `resume` is a checkpoint of an earlier run, such as NAME/checkpoint-2; with `missing` half of the rows have no
-    label; `fault` as in `Recorder`; `content` is the seed of the rows; `eval_rows` is the number of those to evaluate,
-    where they are not the same ones; `names` are those of the labels; with `locked` another run holds the folder.
+    label; `weights` are those of the rows, repeated; `fault` as in `Recorder`; `content` is the seed of the rows;
+    `eval_rows` is the number of those to evaluate, where they are not the same ones; `names` are those of the
+    labels; with `locked` another run holds the folder.
     """
     if locked and not int(os.environ["RANK"]):
         hold(folder)
@@ -100,7 +102,10 @@ def run(
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = shard
         # Accelerate shards on accelerators alone: on a CPU it runs DDP, whatever the launch file says.
         PartialState().distributed_type = DistributedType.MULTI_GPU
-    dataset = tiny_dataset(rows=rows, seed=content, **({"label": [0, -100] * (rows // 2)} if missing else {}))
+    columns = {"label": [0, -100] * (rows // 2)} if missing else {}
+    if weights is not None:
+        columns["weight"] = (weights * rows)[:rows]
+    dataset = tiny_dataset(rows=rows, seed=content, **columns)
     model = tiny_model(family, dropout=0.0)
     if names is not None:
         model.config.id2label = dict(enumerate(names))

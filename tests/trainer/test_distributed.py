@@ -21,6 +21,8 @@ STRONG = {"mixup_method": "amplify", "mixup_ratio": "beta", "mixup_alpha": 1.0}
 SGD = {"optim": "sgd", "learning_rate": 0.05}
 SHORT = {"rows": 13, "accelerator_config": {"even_batches": False}, "max_steps": 4}
 CLEAN = {**SGD, "class_weights": "balanced", "gradient_accumulation_steps": 2}
+# Batches whose rows have other sums of weights, so that a mean of means is another number.
+WEIGHTED = {**SGD, "weights": [0.0, 2.5, 0.1, 7.0, 0.3], "gradient_accumulation_steps": 2}
 SOME = {"mixup_prob": 0.5, "mixup_stop": 1.0, "max_steps": 8}
 CHECKPOINTS = {**STRONG, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -29,6 +31,8 @@ RESUMES_ON_CPU = Version(version("transformers")) >= Version("5.18")
 
 RUNS = {
     "clean": {**CLEAN, "batch": 2, "per_device_eval_batch_size": 4},
+    "weighted": {**WEIGHTED, "batch": 2, "per_device_eval_batch_size": 4},
+    "dispatched": {**WEIGHTED, "batch": 2, "accelerator_config": {"dispatch_batches": True}},
     "short": {**SGD, **SHORT},
     "short mixed": {**STRONG, **SHORT},
     "uneven": {**STRONG, "rows": 13, "mixup_prob": 0.8},
@@ -136,6 +140,7 @@ def they_reach_what_one_process_reaches(folder, two):
     alone = {
         "clean": distributed_worker.run(folder / "one clean", **CLEAN, batch=4, per_device_eval_batch_size=8),
         "short": distributed_worker.run(folder / "one short", **SGD, **SHORT, batch=8),
+        "weighted": distributed_worker.run(folder / "one weighted", **WEIGHTED, batch=4, per_device_eval_batch_size=8),
     }
     for name, one in alone.items():
         assert one["world_size"] == 1
@@ -144,6 +149,8 @@ def they_reach_what_one_process_reaches(folder, two):
         weights, expected = saved(folder, name), saved(folder, f"one {name}")
         for parameter in expected:
             np.testing.assert_allclose(weights[parameter], expected[parameter], atol=1e-5, err_msg=parameter)
+    # One process reads the rows, and gives the others their part of a batch with its weights.
+    np.testing.assert_allclose(logged(two["dispatched"]), logged(alone["weighted"]), rtol=1e-5)
 
 
 def they_share_the_pairs_of_one_order(first, second):

@@ -1,5 +1,6 @@
 """How often a training step waits for the device, and what the filter of NaN losses still does."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import Trainer
@@ -15,9 +16,12 @@ def test_no_step_waits_more_often_than_the_stock_trainers(tmp_path, method):
     stock = waits_of_steps(tmp_path, Trainer)
     ours = waits_of_steps(tmp_path, MixupTrainer, mixup_method=method, **METHODS[method])
     assert len(ours) == len(stock) == 3
+    weighted = {"columns": {"weight": np.linspace(0, 2, 64).tolist()}}
+    of_rows = waits_of_steps(tmp_path, MixupTrainer, **weighted, mixup_method=method, **METHODS[method])
     # Trainer looks at each of the two losses twice.
     assert min(stock) >= 4
     assert all(one <= two for one, two in zip(ours, stock, strict=True)), (ours, stock)
+    assert of_rows == ours
 
 
 class NaNInEvaluation(MixupTrainer):

@@ -53,7 +53,7 @@ class Syncs(ExitStack):
         self._warnings.clear()
 
 
-def waits_of_steps(folder, trainer_class, counter=Reads, **options):
+def waits_of_steps(folder, trainer_class, counter=Reads, columns=None, **options):
     """The waits of each optimizer step but the last, outside of drawing batches and plans, which the host does."""
     waits, counts = counter(), []
 
@@ -71,7 +71,7 @@ def waits_of_steps(folder, trainer_class, counter=Reads, **options):
             folder,
             tiny_model("bert", mixup=issubclass(trainer_class, MixupTrainer)),
             Counted,
-            dataset=tiny_dataset(rows=64),
+            dataset=tiny_dataset(rows=64, **(columns or {})),
             trainer_options={"processing_class": wordpiece_tokenizer()},
             max_steps=4,
             gradient_accumulation_steps=2,

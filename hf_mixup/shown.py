@@ -24,8 +24,8 @@ _JOINERS = "\u200c\u200d"
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # What switches colours on and off in a terminal.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What spreadsheets take for the beginning of a formula.
-_FORMULA = re.compile(r"[=+\-@＝＋－＠].")
+# What spreadsheets take for the beginning of a formula, some of them after blanks too.
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠].")
 
 
 # ---- Texts ----
@@ -129,18 +129,29 @@ def python_string(value: object) -> str:
 # ---- Files that spreadsheets open ----
 
 
+def without_formula(text: str) -> str:
+    """Return a text that no spreadsheet runs as a formula: with an apostrophe before it, if it looks like one.
+
+    Spreadsheets do not show the apostrophe. Numbers stay as they are.
+
+    Example:
+        >>> print(*map(without_formula, ["refund", "=1+1", "-1.5"]))
+        refund '=1+1 -1.5
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
 def field_of_file(text: str, delimiter: str = "\t") -> str:
     """Return a text as a field of a file of rows, as the csv module and pandas read it, and safe in a spreadsheet.
 
-    A text with the delimiter or an end of a line, or with `"` at its beginning, is quoted. A text that a spreadsheet
-    would run as a formula gets an apostrophe before it, which spreadsheets do not show; numbers stay as they are.
+    A text with the delimiter or an end of a line, or with `"` at its beginning, is quoted, and `without_formula` is
+    applied.
 
     Example:
         >>> print(*map(field_of_file, ["refund", '"so-so"', "=1+1", "-1.5"]))
         refund \"\"\"so-so\"\"\" '=1+1 -1.5
     """
-    if _FORMULA.match(text) and not _is_number(text):
-        text = f"'{text}"
+    text = without_formula(text)
     if any(each in text for each in (delimiter, "\n", "\r")) or text.startswith('"'):
         text = '"' + text.replace('"', '""') + '"'
     return text

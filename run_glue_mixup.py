@@ -46,7 +46,6 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, path_sentence
-from hf_mixup.files import written_beside
 from hf_mixup.glue.arguments import parse_arguments, split_names
 from hf_mixup.glue.faults import fault_sentence, is_of_another_process, tell, watch_the_background
 from hf_mixup.glue.folders import (
@@ -55,34 +54,37 @@ from hf_mixup.glue.folders import (
     find_checkpoint,
     longest_input,
 )
-from hf_mixup.glue.labels import Labels, infer_labels, labels_of_model
+from hf_mixup.glue.labels import Labels, Reading, infer_labels, labelled_rows, labels_of_model, row_weights
 from hf_mixup.glue.loading import (
     Split,
-    check_file,
     choose_text_columns,
     load_glue_splits,
     load_hub_splits,
     load_local_split,
+    named_splits,
     split_off_validation,
+    without_columns,
 )
-from hf_mixup.glue.metrics import load_metric, made_up_outputs, scores_to_predictions
+from hf_mixup.glue.metrics import load_metric, made_up_outputs
 from hf_mixup.glue.options import (
     check_best_metric,
     check_label_options,
     check_length_and_schedule,
     check_model_options,
 )
-from hf_mixup.glue.tasks import TASKS, get_task
+from hf_mixup.glue.predictions import write_predictions, write_scores
+from hf_mixup.glue.tables import check_delimiter, check_file
+from hf_mixup.glue.tasks import TASKS, Task, get_task
 from hf_mixup.glue.terminal import class_distribution, closing_lines, head_alone_differs, load_report_held_back
+from hf_mixup.glue.tokens import LENGTH, LONG_TEXTS, Encoder, length_sentence
 from hf_mixup.glue.traps import (
     class_name_traps,
-    indicator_traps,
     missing_class_traps,
     text_column_traps,
     whole_score_traps,
 )
 from hf_mixup.modeling import AutoMixupModelForSequenceClassification
-from hf_mixup.shown import LogFormatter, field_of_file, without_tokens
+from hf_mixup.shown import LogFormatter, without_tokens
 from hf_mixup.trainer import (
     CheckpointError,
     MixupTrainer,
@@ -152,6 +154,21 @@ class DataTrainingArguments:
         default=128,
         metadata={"help": "Texts are cut to this number of tokens, special ones included (at most 1048576)."},
     )
+    truncation_side: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a text that is too long loses its tokens. Default: where the tokenizer says.",
+            "choices": ["left", "right"],
+        },
+    )
+    long_texts: str = field(
+        default="cut",
+        metadata={
+            "help": "What becomes of a text that is too long: cut at one end, or head_tail keeps its first and its "
+            "last part.",
+            "choices": [*LONG_TEXTS],
+        },
+    )
     overwrite_cache: bool = field(default=False, metadata={"help": "Whether to tokenize cached data sets anew."})
     pad_to_max_length: bool = field(
         default=True,
@@ -163,10 +180,41 @@ class DataTrainingArguments:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only, this many."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
     max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first rows only."})
-    train_file: str | None = field(default=None, metadata={"help": "A CSV or JSON file to train on."})
-    validation_file: str | None = field(default=None, metadata={"help": "A CSV or JSON file to evaluate on."})
-    test_file: str | None = field(
-        default=None, metadata={"help": "A CSV or JSON file to predict, with or without labels."}
+    train_file: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "The file to train on: .csv, .tsv, .json, .jsonl or .parquet, all but the last also with .gz. "
+            "Several of one kind are read one after the other."
+        },
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "The file to evaluate on, or several, as for --train_file."}
+    )
+    test_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "The file to predict, with or without labels, or several, as for --train_file."},
+    )
+    delimiter: str | None = field(
+        default=None,
+        metadata={
+            "help": r"The character between the cells of CSV and TSV files, such as ';' or '\t'. Default: a comma, in "
+            "TSV files a tab."
+        },
+    )
+    train_split_name: str | None = field(
+        default=None, metadata={"help": "The split of --dataset_name to train on. Default: train."}
+    )
+    validation_split_name: str | None = field(
+        default=None, metadata={"help": "The split of --dataset_name to evaluate on. Default: validation."}
+    )
+    test_split_name: str | None = field(
+        default=None, metadata={"help": "The split of --dataset_name to predict. Default: test."}
+    )
+    remove_splits: str | None = field(
+        default=None, metadata={"help": "Splits of --dataset_name to leave out, with commas between them."}
+    )
+    remove_columns: str | None = field(
+        default=None, metadata={"help": "Columns of the data to leave out, with commas between them."}
     )
     text_column_names: str | None = field(
         default=None,
@@ -175,12 +223,53 @@ class DataTrainingArguments:
             "of the task; else sentence1 and sentence2; else the first text columns."
         },
     )
+    text_column_delimiter: str | None = field(
+        default=None,
+        metadata={
+            "help": "Join the texts of --text_column_names, of which there may then be any number, to one text with "
+            "this between them. Default: two columns are a pair of texts."
+        },
+    )
     label_column_name: str | None = field(
         default=None,
         metadata={
-            "help": "The column of the labels. Several columns with commas between them hold the probability of each "
-            "class. Default: label."
+            "help": "The column of the labels. Several columns with commas between them hold a 0 or 1 for each class "
+            "of which a row has any number, or the probability of each class. Default: label."
         },
+    )
+    label_delimiter: str | None = field(
+        default=None,
+        metadata={"help": "What divides the label of a row into several classes, such as '|'."},
+    )
+    drop_unlabelled: bool = field(
+        default=False,
+        metadata={"help": "Leave out the rows to train and evaluate on whose label is -1 or empty."},
+    )
+    extra_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Classes that the train rows need not have, with commas between them; --extra_labels=-1 makes -1 "
+            "a class."
+        },
+    )
+    do_regression: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether numbers are scores to learn (regression) and not classes. Default: those with a decimal "
+            "point are."
+        },
+    )
+    weight_column_name: str | None = field(
+        default=None,
+        metadata={"help": "The column with the weight of each train row in the loss, a number of at least 0."},
+    )
+    shuffle_train_dataset: bool = field(
+        default=False,
+        metadata={"help": "Whether to shuffle the train rows before --max_train_samples takes the first of them."},
+    )
+    shuffle_seed: int = field(default=42, metadata={"help": "The seed of --shuffle_train_dataset."})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "The number of processes that turn texts into tokens. Default: this one."}
     )
     validation_split: float | None = field(
         default=None,
@@ -189,8 +278,8 @@ class DataTrainingArguments:
     metric_name: str | None = field(
         default=None,
         metadata={
-            "help": "What to report: accuracy, f1, precision, recall, roc_auc or mse, or the name of another metric of "
-            "the Hub. Default: the metrics of the task."
+            "help": "What to report: accuracy, f1, precision, recall, roc_auc or mse, or the name of another metric "
+            "of the Hub. Default: the metrics of the task."
         },
     )
     early_stopping_patience: int | None = field(
@@ -202,6 +291,7 @@ class DataTrainingArguments:
             self.task_name = get_task(self.task_name).name
         # The shortest text has one token between two special ones.
         lowest = {"max_seq_length": 3, "max_train_samples": 1, "max_eval_samples": 1, "max_predict_samples": 1}
+        lowest |= {"preprocessing_num_workers": 1, "shuffle_seed": 0}
         for name, limit in lowest.items():
             value = getattr(self, name)
             if value is not None and value < limit:
@@ -218,22 +308,58 @@ class DataTrainingArguments:
             raise UsageError(f"--dataset_name and --{next(iter(self.files))}_file exclude each other; leave one out")
         if self.task_name is None and self.dataset_name is None and not self.files:
             raise UsageError("no data are named; give --task_name, --dataset_name, or --train_file and the like")
-        for split, path in self.files.items():
-            check_file(path, f"--{split}_file")
+        for split, paths in self.files.items():
+            for path in paths:
+                check_file(path, f"--{split}_file")
+        if self.delimiter is not None:
+            self.delimiter = check_delimiter(self.delimiter, [path for paths in self.files.values() for path in paths])
+        if self.truncation_side is not None and self.long_texts == "head_tail":
+            raise UsageError(
+                "--truncation_side says which end of a long text is cut off, and --long_texts head_tail keeps both; "
+                "leave one of them out"
+            )
+        if self.label_delimiter == "":
+            raise UsageError("--label_delimiter is empty; give what stands between two classes of a row, such as '|'")
+        if self.files and (self.split_names or self.remove_splits is not None):
+            raise UsageError(
+                "--train_split_name, --validation_split_name, --test_split_name and --remove_splits name splits of "
+                "--dataset_name, and here files are given; leave them out"
+            )
+        if self.validation_split_name is not None and self.validation_split is not None:
+            raise UsageError(
+                "--validation_split and --validation_split_name exclude each other; leave one of them out"
+            )
 
     @property
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, list[str]]:
         """The local files by split, those that are given."""
         given = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
-        return {split: path for split, path in given.items() if path is not None}
+        return {split: paths for split, paths in given.items() if paths is not None}
+
+    @property
+    def split_names(self) -> dict[str, str]:
+        """The splits of the data set that are to be called train, validation and test."""
+        given = {
+            "train": self.train_split_name,
+            "validation": self.validation_split_name,
+            "test": self.test_split_name,
+        }
+        return {split: name for split, name in given.items() if name is not None}
+
+    @property
+    def reading(self) -> Reading:
+        """How the label columns are read."""
+        extra = split_names(self.extra_labels, "--extra_labels", "labels") or ()
+        return Reading(self.label_delimiter, self.do_regression, extra)
 
     def words_for(self, split: str) -> str:
-        """What the rows of a split are called in the model card: their file, or their split of the data set."""
-        path = self.files.get(split)
+        """What the rows of a split are called in the model card: their files, or their split of the data set."""
         if split != "validation" or self.validation_split is None:
-            return split if path is None else os.path.basename(path)
-        train = "train" if self.train_file is None else os.path.basename(self.train_file)
-        return f"{self.validation_split:.0%} held out of {train}"
+            return self._file_names(split) or split
+        return f"{self.validation_split:.0%} held out of {self._file_names('train') or 'train'}"
+
+    def _file_names(self, split: str) -> str:
+        return listed(map(os.path.basename, self.files.get(split, ())))
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -315,17 +441,26 @@ def run(
 
     # The data, as they stand in their source. Local files have the columns and metrics of --task_name, if it is given.
     task = None if data_args.task_name is None else get_task(data_args.task_name)
-    splits = load_splits(data_args, model_args, training_args)
+    with training_args.main_process_first(desc="reading the data"):
+        splits = load_splits(data_args, model_args, training_args)
+    if data_args.drop_unlabelled:
+        splits = {
+            name: split if name.startswith("test") else drop_unlabelled(split, data_args, task)
+            for name, split in splits.items()
+        }
 
     # The labels, their kind and their classes: from the train split, or without one from the model that is evaluated.
     config, labels = None, None
     if "train" in splits:
-        labels = infer_labels(splits["train"], data_args.label_columns, task)
+        labels = infer_labels(splits["train"], data_args.label_columns, task, data_args.reading)
         if data_args.validation_split is not None:
             splits["train"], splits["validation"] = hold_out_validation(splits, labels, data_args, training_args.seed)
+        if data_args.shuffle_train_dataset:
+            order = np.random.default_rng(data_args.shuffle_seed).permutation(len(splits["train"]))
+            splits["train"] = splits["train"].select(order)
     else:
         config = load_config(model_args, num_labels=None)
-        labels = labels_of_model(config, data_args.label_columns, task)
+        labels = labels_of_model(config, data_args.label_columns, task, data_args.reading)
     check_label_options(labels.kind, labels.num_labels, training_args)
 
     # Which splits are used, and how many rows of each: MNLI has two for validation and two for test.
@@ -336,11 +471,16 @@ def run(
     limits |= dict.fromkeys(eval_names, data_args.max_eval_samples)
     limits |= dict.fromkeys(predict_names, data_args.max_predict_samples)
 
-    # All texts and labels are checked before the model is loaded, so that a wrong one stops the run early. Labels of
-    # the test split, if there are any, are not read: there they may be -1 for "unlabelled".
-    text_columns = choose_text_columns(splits[next(iter(limits))], labels.columns, data_args.text_columns, task)
+    # All texts and labels are checked before the model is loaded, so that a wrong one stops the run early.
+    is_joined = data_args.text_column_delimiter is not None
+    text_columns = choose_text_columns(
+        splits[next(iter(limits))], labels.columns, data_args.text_columns, task, is_joined
+    )
     encoded_labels = {name: labels.encode(splits[name]) for name in (*train_names, *eval_names)}
-    texts = {name: splits[name].head(limit).texts(text_columns, name) for name, limit in limits.items()}
+    texts = {name: splits[name].head(limit).texts(text_columns) for name, limit in limits.items()}
+    weights = None
+    if train_names and data_args.weight_column_name is not None:
+        weights = row_weights(splits["train"].head(limits["train"]), data_args.weight_column_name)
     logger.info(f"Texts are read from {listed(text_columns)}, labels ({labels.kind}) from {listed(labels.columns)}.")
     if training_args.should_log:
         for warning in find_traps(splits, labels, encoded_labels, limits, text_columns, data_args):
@@ -366,7 +506,10 @@ def run(
         references = prediction.label_ids
         if not training_args.eval_do_concat_batches:
             references = np.concatenate(references, axis=0)
-        result = metric(model_scores(prediction.predictions), references)
+        return measured(model_scores(prediction.predictions), references)
+
+    def measured(scores: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        result = metric(scores, references)
         if data_args.task_name is not None and len(result) > 1:
             result["combined_score"] = float(np.mean(list(result.values())))
         return result
@@ -378,33 +521,39 @@ def run(
 
     tokenizer, model = load_tokenizer_and_model(model_args, training_args, config)
 
-    # From texts to tokens.
-    max_seq_length = usable_length(data_args.max_seq_length, tokenizer, model, len(text_columns))
-    padding = "max_length" if data_args.pad_to_max_length else False
-
-    def tokenize(rows: dict[str, list[str]]) -> dict[str, list]:
-        return tokenizer(
-            *(rows[column] for column in text_columns),
-            padding=padding,
-            max_length=max_seq_length,
-            truncation=True,
-        )
-
+    # From texts to tokens. The tokens of a file are kept in the cache of datasets, beside its texts.
+    tokenizer.truncation_side = data_args.truncation_side or tokenizer.truncation_side
+    max_seq_length = usable_length(data_args.max_seq_length, tokenizer, model, 1 if is_joined else len(text_columns))
+    encoder = Encoder(
+        tokenizer,
+        text_columns,
+        max_seq_length,
+        padding="max_length" if data_args.pad_to_max_length else False,
+        long_texts=data_args.long_texts,
+        text_delimiter=data_args.text_column_delimiter,
+    )
     tokenized: dict[str, Dataset] = {}
+    lengths = {}
     with training_args.main_process_first(desc="dataset map pre-processing"):
         for name, dataset in texts.items():
-            tokenized[name] = dataset.map(
-                tokenize,
+            encoded = dataset.map(
+                encoder,
                 batched=True,
                 remove_columns=dataset.column_names,
                 load_from_cache_file=not data_args.overwrite_cache,
+                num_proc=data_args.preprocessing_num_workers,
                 desc=f"Running tokenizer on {name}",
             )
+            lengths[name] = encoded.with_format("numpy")[LENGTH][:]
+            tokenized[name] = encoded.remove_columns(LENGTH)
             if name in encoded_labels:
                 used_labels = encoded_labels[name][: limits[name]]
                 tokenized[name] = tokenized[name].add_column("label", used_labels)
                 log_class_distribution(used_labels, labels, name)
+    logger.info(length_sentence(lengths, max_seq_length, data_args.long_texts))
     train_dataset = tokenized[train_names[0]] if train_names else None
+    if weights is not None:
+        train_dataset = train_dataset.add_column("weight", weights)
 
     if train_dataset is not None:
         for index in random.sample(range(len(train_dataset)), min(3, len(train_dataset))):
@@ -470,15 +619,31 @@ def run(
             trainer.save_metrics("eval", combined)
 
     written = [os.path.join(training_args.output_dir, ALL_RESULTS)] if train_names or eval_names else []
+    combined = {}
     if predict_names:
         details.info("*** Predict ***")
         for name in predict_names:
             scores = model_scores(trainer.predict(tokenized[name], metric_key_prefix="predict").predictions)
+            is_second = name.endswith("_mismatched")
             if trainer.is_world_process_zero():
-                suffix = "-mm" if name.endswith("_mismatched") else ""
+                suffix = "-mm" if is_second else ""
                 path = os.path.join(training_args.output_dir, f"predict_results_{data_args.task_name}{suffix}.txt")
                 write_predictions(path, scores, labels)
-                written.append(path)
+                table = os.path.join(training_args.output_dir, f"predictions{suffix}.csv")
+                write_scores(table, scores, labels)
+                written += [path, table]
+            known = known_labels(splits[name].head(limits[name]), labels, task)
+            if known is not None:
+                rows, references = known
+                metrics = {f"predict_{key}": value for key, value in measured(scores[rows], references).items()}
+                metrics["predict_samples"] = len(rows)
+                if is_second:
+                    metrics = {f"{key}_mm": value for key, value in metrics.items()}
+                combined.update(metrics)
+                trainer.log_metrics("predict", metrics)
+                trainer.save_metrics("predict", combined)
+        if combined:
+            written.append(os.path.join(training_args.output_dir, "predict_results.json"))
 
     card = {"finetuned_from": model_args.model_name_or_path, "tasks": "text-classification"}
     if data_args.task_name is not None:
@@ -492,7 +657,8 @@ def run(
         card["dataset_tags"] = card["dataset"] = data_args.dataset_name
         card["dataset_args"] = data_args.dataset_config_name
     elif data_args.train_file is not None:
-        card["dataset"] = f"the file {os.path.basename(data_args.train_file)}"
+        files = "file" if len(data_args.train_file) == 1 else "files"
+        card["dataset"] = f"the {files} {data_args.words_for('train')}"
     card["evaluations"] = evaluations
     # With $HF_TOKEN in place of an access token.
     secrets = (model_args.token, training_args.hub_token)
@@ -509,7 +675,7 @@ def run(
         method = training_args.mixup_method if train_names else None
         sys.stdout.write(closing_lines(model_name, method, trainer.mixed, written) + "\n")
         sys.stdout.flush()
-    return read_results(training_args.output_dir) if train_names or eval_names else {}
+    return read_results(training_args.output_dir) if train_names or eval_names or combined else {}
 
 
 def check_request(data_args: DataTrainingArguments, training_args: MixupTrainingArguments) -> None:
@@ -596,14 +762,46 @@ def load_splits(
     """Load what the chosen steps need: local files if there are any, else the GLUE task, else the Hub's data set."""
     if data_args.files:
         needed = {"train": True, "validation": training_args.do_eval, "test": training_args.do_predict}
-        return {split: load_local_split(path) for split, path in data_args.files.items() if needed[split]}
-    if data_args.task_name is not None:
+        splits = {
+            split: load_local_split(paths, data_args.delimiter, model_args.cache_dir)
+            for split, paths in data_args.files.items()
+            if needed[split]
+        }
+    elif data_args.task_name is not None:
         if data_args.dataset_name is not None:
             logger.warning(f"--dataset_name {data_args.dataset_name} is ignored, --task_name goes before it.")
-        return load_glue_splits(get_task(data_args.task_name), model_args.cache_dir, model_args.token)
-    return load_hub_splits(
-        data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir, model_args.token
-    )
+        splits = load_glue_splits(get_task(data_args.task_name), model_args.cache_dir, model_args.token)
+    else:
+        splits = load_hub_splits(
+            data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir, model_args.token
+        )
+    removed = split_names(data_args.remove_splits, "--remove_splits", "splits") or ()
+    splits = named_splits(splits, removed, data_args.split_names)
+    return without_columns(splits, split_names(data_args.remove_columns, "--remove_columns") or ())
+
+
+def drop_unlabelled(split: Split, data_args: DataTrainingArguments, task: Task | None) -> Split:
+    """Leave out the rows whose label is -1 or empty, and log how many there are."""
+    kept = labelled_rows(split, data_args.label_columns, task, data_args.reading)
+    if len(kept) == 0:
+        raise UsageError(f"{split.source} has no row with a label; give labels, or leave --drop_unlabelled out")
+    logger.info(f"{len(split) - len(kept)} of {len(split)} rows of {split.source} have no label and are left out.")
+    return split if len(kept) == len(split) else split.select(kept)
+
+
+def known_labels(split: Split, labels: Labels, task: Task | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Find the rows to predict that have a label, and those labels as numbers; None if there are no such rows.
+
+    Labels that cannot be read are a warning: a prediction does not need them.
+    """
+    if not all(column in split for column in labels.columns):
+        return None
+    try:
+        rows = labelled_rows(split, labels.columns, task, labels.reading, labels.names)
+        return (rows, np.array(labels.encode(split.select(rows)))) if len(rows) else None
+    except UsageError as error:
+        logger.warning(f"The predictions are compared with no labels: {error}.")
+        return None
 
 
 def require_splits(splits: dict[str, Split], name: str, step: str) -> list[str]:
@@ -811,7 +1009,6 @@ def find_traps(
         traps += text_column_traps(splits[next(iter(limits))], labels.columns, text_columns)
     if "train" in encoded_labels and data_args.task_name is None:
         traps += class_name_traps(labels.names)
-        traps += indicator_traps(labels, encoded_labels["train"], splits["train"])
         if labels.kind == "regression":
             traps += whole_score_traps(splits["train"], labels.columns[0])
     for name, encoded in encoded_labels.items():
@@ -832,14 +1029,6 @@ def model_scores(outputs: np.ndarray | tuple | list) -> np.ndarray:
     if isinstance(outputs, list):
         return np.concatenate([model_scores(batch) for batch in outputs], axis=0)
     return outputs[0] if isinstance(outputs, tuple) else outputs
-
-
-def write_predictions(path: str, scores: np.ndarray, labels: Labels) -> None:
-    """Write one line per row: its number from 0, and the class, the score, or the JSON list of classes."""
-    predictions = scores_to_predictions("single" if labels.kind == "soft" else labels.kind, scores)
-    lines = [f"{index}\t{field_of_file(labels.decode(prediction))}\n" for index, prediction in enumerate(predictions)]
-    with written_beside(Path(path)) as file:
-        file.write_text("".join(["index\tprediction\n", *lines]), encoding="utf-8")
 
 
 def cli(argv: list[str] | None = None, prog: str = "run_glue_mixup.py") -> int:

@@ -44,7 +44,7 @@ MODEL_FILES = (
     *("entity_vocab.json", "emoji.json", "normalizer.json", "word_shape.json", "word_pronunciation.json"),
     *("prophetnet.tokenizer", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
     *("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE"),
-    *("*_results.json", "predict_results_*.txt", "predictions.csv"),
+    *("*_results.json", "predict_results_*.txt", "predictions.csv", "predictions-mm.csv"),
     *("runs/events.out.tfevents.*", "runs/*/events.out.tfevents.*", "runs/*/*/events.out.tfevents.*"),
 )
 # What a finished run has of its training beside them.

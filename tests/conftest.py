@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# What is read from files is kept there for later runs; each process of the tests has a folder of its own.
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mixup-tests-")
 
 import gc
 from collections.abc import Callable
@@ -23,6 +29,7 @@ from tests.data_files import write_csv as write_csv_file
 from tests.script import SHORT
 from tests.tiny import CONFIGS, FAMILIES, bpe_tokenizer, save_base_model, wordpiece_tokenizer
 
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()

@@ -8,7 +8,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset, Features, Value
+
+from hf_mixup.glue.loading import Split
 from tests.tiny import SENTENCES
+
+
+def split_of(columns: dict[str, Sequence[Any]], source: str = "train.json", kind: str = "json") -> Split:
+    """Return a split as it is read from a CSV or JSON file with these columns."""
+    texts = {
+        name: kind == "csv" or all(value is None or isinstance(value, str) for value in values)
+        for name, values in columns.items()
+    }
+    cells = {
+        name: values if texts[name] else [None if value is None else json.dumps(value).encode() for value in values]
+        for name, values in columns.items()
+    }
+    features = Features({name: Value("string" if is_text else "binary") for name, is_text in texts.items()})
+    data = Dataset.from_dict({name: list(values) for name, values in cells.items()}, features)
+    return Split(data, source, kind, range(1, len(data) + 1))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -81,7 +81,7 @@ MISTAKES = {
     "empty file": (TRAIN, {"train.csv": ""}, "train.csv is empty"),
     "header only": (TRAIN, {"train.csv": "sentence,label\n"}, "has no rows"),
     "not utf-8": (TRAIN, {"train.csv": b"sentence,label\n\xff,1\n"}, "not UTF-8"),
-    "other ending": (["--do_train", "--train_file", "{train.tsv}"], {"train.tsv": "a\tb\n"}, "ends in .csv"),
+    "other ending": (["--do_train", "--train_file", "{train.xlsx}"], {"train.xlsx": "a\tb\n"}, "ends in .csv"),
     "no label column": (TRAIN, {"train.csv": columns(GOOD, ("sentence", "labels"))}, "--label_column_name labels"),
     "one column": (TRAIN, {"train.csv": columns([("a",)], ("sentence",))}, "only the column 'sentence'"),
     "only labels": (TRAIN, {"train.csv": columns([("a",), ("b",)], ("label",))}, "no text column beside the label"),
@@ -185,7 +185,7 @@ MISTAKES = {
     ),
     "settings without a file": ([*TRAIN, "--config"], {}, "--config needs the path"),
     "a word for a number": ([*TRAIN, "--learning_rate", "fast"], {}, "--learning_rate"),
-    "a word without a flag": ([*TRAIN, "amplify"], {}, "belongs to no flag"),
+    "a word without a flag": ([*TRAIN, "--seed", "1", "amplify"], {}, "belongs to no flag"),
     "a word for yes or no": ([*TRAIN, "--mixup_per_sample", "perhaps"], {}, "--mixup_per_sample"),
     "lambda above 1": (
         [*TRAIN, "--mixup_method", "amplify", "--mixup_ratio", "constant", "--mixup_lambda", "1.5"],

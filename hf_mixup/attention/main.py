@@ -34,7 +34,8 @@ from hf_mixup.errors import (
 from hf_mixup.files import check_writable, written_beside
 from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder
-from hf_mixup.glue.loading import check_file, choose_text_columns, load_local_split
+from hf_mixup.glue.loading import choose_text_columns, load_local_split
+from hf_mixup.glue.tables import check_file
 from hf_mixup.modeling.sequence_classification import MixupModel
 from hf_mixup.shown import visible
 from hf_mixup.trainer import MixupTrainingArguments
@@ -131,7 +132,7 @@ def _measure(options: argparse.Namespace) -> list[Path]:
     columns = choose_text_columns(split, [label_column], requested, None)
     if len(split) < 2:
         raise UsageError(f"--file {options.file} has one text; give two or more, so that each has a partner")
-    dataset = split.texts(columns, "texts")
+    dataset = split.texts(columns)
     model, tokenizer, length = _load(options, texts=len(columns))
     texts = list(zip(*(dataset[column] for column in columns), strict=True))
     rows = measure_texts(model, tokenizer, texts, options.mixup_lambda, options.mixup_site, length, seed)

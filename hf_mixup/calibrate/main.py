@@ -36,7 +36,8 @@ from hf_mixup.files import check_new, new_folder
 from hf_mixup.glue.arguments import split_names
 from hf_mixup.glue.folders import check_model_folder
 from hf_mixup.glue.labels import Labels, labels_of_model
-from hf_mixup.glue.loading import Split, check_file, choose_text_columns, load_local_split
+from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split
+from hf_mixup.glue.tables import check_file
 from hf_mixup.shown import visible
 from hf_mixup.trainer import MixupTrainingArguments
 from hf_mixup.trainer.checkpoints import disk_fault
@@ -236,7 +237,7 @@ def _read(options: argparse.Namespace, labels: Labels) -> tuple[Rows, Rows | Non
 
     def rows(split: Split) -> Rows:
         encoded = labels.encode(split)
-        dataset = split.texts(columns, "rows")
+        dataset = split.texts(columns)
         return Rows(split.source, list(zip(*(dataset[column] for column in columns), strict=True)), encoded)
 
     return rows(split), None if options.test_file is None else rows(load_local_split(options.test_file))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hf_mixup.compare.grid import Cell, Task
 from hf_mixup.errors import UsageError
 from hf_mixup.glue.arguments import split_names
-from hf_mixup.glue.labels import Labels, infer_labels
+from hf_mixup.glue.labels import Labels, class_feature, infer_labels
 from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split, split_off_validation
 from hf_mixup.glue.tasks import get_task
 from hf_mixup.glue.traps import class_name_traps, text_column_traps, whole_score_traps
@@ -36,14 +36,16 @@ class CellData:
     Args:
         labels: kind and classes.
         text_columns: the one or two columns of the texts.
-        splits: `train`, `validation`, `test`, and `ood` if the task has it. The train labels are those trained on.
+        splits: `train`, `validation`, `test`, and `ood` if the task has it.
         true_classes: the true class of each train row, where some of the train labels are known to be wrong, `[rows]`.
+        given_classes: the classes that are trained on where they are not those of the file, `[rows]`.
     """
 
     labels: Labels
     text_columns: tuple[str, ...]
     splits: dict[str, Split]
     true_classes: NDArray[np.int64] | None
+    given_classes: NDArray[np.int64] | None = None
 
     @property
     def wrong_labels(self) -> int | None:
@@ -55,7 +57,9 @@ class CellData:
         return list(zip(*(self.splits[split].values(column) for column in self.text_columns), strict=True))
 
     def encoded(self, split: str) -> NDArray:
-        """The labels as the model has them: class ids, or scores. `[rows]`."""
+        """The labels as the model has them: class ids, or scores; of the train rows those trained on. `[rows]`."""
+        if split == "train" and self.given_classes is not None:
+            return self.given_classes
         return np.array(self.labels.encode(self.splits[split]))
 
     def write(self, folder: Path) -> dict[str, Path]:
@@ -87,28 +91,25 @@ def load_cell_data(task: Task, cell: Cell) -> CellData:
     """
     labels, text_columns, splits = _load(task)
     classes = labels.encode(splits["train"]) if labels.kind == "single" else None
-    rows: Sequence[int] = range(len(splits["train"]))
+    # Rows by their positions, so that true labels in another file can follow.
+    rows = np.arange(len(splits["train"]))
     if "validation" not in splits:
-        # Rows by their positions, so that true labels in another file can follow.
-        numbered = replace(splits["train"], rows=rows)
-        kept, held_out = split_off_validation(numbered, task.validation_split, cell.seed, classes)
-        rows, splits["validation"] = kept.rows, splits["train"].select(held_out.rows)
+        kept, held_out = split_off_validation(splits["train"], task.validation_split, cell.seed, classes)
+        rows = np.asarray(kept.rows) - 1
+        splits["validation"] = splits["train"].select(np.asarray(held_out.rows) - 1)
     if classes is not None:
         order = stratified_order(np.array(classes)[rows], _generator(task, cell, "subset"))
     else:
         order = _generator(task, cell, "subset").permutation(len(rows))
-    rows = np.array(rows)[_first_rows(order, cell.size, classes and np.array(classes)[rows], task)]
-    train, true_classes = splits["train"].select(np.sort(rows).tolist()), None
+    rows = rows[_first_rows(order, cell.size, classes and np.array(classes)[rows], task)]
+    train, true_classes, given = splits["train"].select(np.sort(rows)), None, None
     if "clean_train" in splits:
         true_classes = np.array(labels.encode(splits["clean_train"]))[np.sort(rows)]
     if cell.noise:
         own = np.array(labels.encode(train))
         true_classes = own if true_classes is None else true_classes
         given = flip_labels(own, labels.num_labels, cell.noise, _generator(task, cell, "noise"))
-        column = labels.columns[0]
-        spelled = dict(zip(classes, splits["train"].values(column), strict=True))
-        train = replace(train, data={**train.data, column: [spelled[label] for label in given.tolist()]})
-    return CellData(labels, text_columns, {**splits, "train": train}, true_classes)
+    return CellData(labels, text_columns, {**splits, "train": train}, true_classes, given)
 
 
 def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
@@ -149,6 +150,9 @@ def split_off_test(task: Task, share: float, most: int, folder: Path) -> Task:
     files = {}
     for name, part in (("train", train), ("test", test)):
         columns = {column: part.values(column) for column in (*text_columns, *labels.columns)}
+        described = class_feature(part, labels.columns[0])
+        if described is not None:
+            columns[labels.columns[0]] = described.int2str(columns[labels.columns[0]])
         # Whether "1" is a name or a number depends on the format, which therefore stays.
         if whole.kind == "csv":
             files[name] = str(folder / f"{name}.csv")
@@ -277,7 +281,7 @@ def _load(task: Task) -> tuple[Labels, tuple[str, ...], dict[str, Split]]:
     requested = split_names(task.text_column_names, "text_column_names")
     text_columns = choose_text_columns(splits["train"], labels.columns, requested, glue)
     for name, split in splits.items():
-        split.texts(text_columns, name)
+        split.texts(text_columns)
         if name != "ood":
             labels.encode(split)
     clean = splits.get("clean_train")

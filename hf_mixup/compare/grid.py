@@ -16,8 +16,8 @@ from typing import Any
 from hf_mixup.demo.run import MINILM, model_path
 from hf_mixup.errors import UsageError, cut, listed, nearest, repeated, whole_number
 from hf_mixup.glue.folders import check_model_folder
-from hf_mixup.glue.loading import check_file
 from hf_mixup.glue.settings import option_text
+from hf_mixup.glue.tables import ENDINGS, check_file
 from hf_mixup.methods import METHODS
 from hf_mixup.shown import is_secret
 from hf_mixup.trainer import MixupTrainingArguments
@@ -28,7 +28,7 @@ _FLAGS = {option.name for arguments in ARGUMENTS for option in fields(arguments)
 _FILES = ("train", "validation", "test", "ood", "clean_train")
 _READING = ("text_column_names", "label_column_name", "task_name", "validation_split")
 _WEIGHTS = (".json", ".safetensors", ".bin")
-_ENDINGS = (".csv", ".json", ".jsonl")
+
 _MOST_SEEDS, _MOST_TRIALS, _MOST_CELLS = 1000, 10_000, 100_000
 # Of a given name of a method, which stands in the legends of figures.
 _LONGEST_NAME = 40
@@ -45,7 +45,9 @@ _SET_BY_GRID = {
     *("model_name_or_path", "output_dir", "seed", "mixup_method", "do_train", "do_eval", "do_predict"),
     *("train_file", "validation_file", "test_file", "validation_split", "dataset_name", "dataset_config_name"),
     *("task_name", "text_column_names", "label_column_name", "max_train_samples", "resume_from_checkpoint"),
-    *("push_to_hub", "metric_name"),
+    *("push_to_hub", "metric_name", "delimiter", "text_column_delimiter", "label_delimiter", "drop_unlabelled"),
+    *("extra_labels", "do_regression", "weight_column_name", "train_split_name", "validation_split_name"),
+    *("test_split_name", "remove_splits", "remove_columns", "shuffle_train_dataset", "shuffle_seed"),
 }
 
 
@@ -359,7 +361,7 @@ def _files_of_folder(folder: str) -> dict[str, str]:
         raise UsageError(f"there is no task {folder}: it should be a folder with train and test files")
     found = {}
     for split in _FILES:
-        paths = [Path(folder, split + ending) for ending in _ENDINGS if Path(folder, split + ending).is_file()]
+        paths = [Path(folder, split + ending) for ending in ENDINGS if Path(folder, split + ending).is_file()]
         if len(paths) > 1:
             raise UsageError(f"the folder {folder} has both {paths[0].name} and {paths[1].name}; drop one of them")
         if paths:

@@ -30,7 +30,8 @@ from hf_mixup.compare.statistics import BASELINE, Row, summarize
 from hf_mixup.compare.timing import time_steps
 from hf_mixup.demo.run import MINILM
 from hf_mixup.errors import OneSentenceParser, UsageError, as_one_line, listed, quoted, whole_from
-from hf_mixup.glue.loading import check_file, load_local_split
+from hf_mixup.glue.loading import load_local_split
+from hf_mixup.glue.tables import check_file
 from hf_mixup.shown import visible
 from run_glue_mixup import DataTrainingArguments
 
@@ -498,7 +499,7 @@ def _parser() -> argparse.ArgumentParser:
         "held out for that; a fifth of the rest, at most 500, chooses between the methods. Where nothing is clearly "
         "better it is none.",
     )
-    parser.add_argument("train_file", metavar="TRAIN_FILE", help="a .csv, .json or .jsonl file as for hf-mixup train")
+    parser.add_argument("train_file", metavar="TRAIN_FILE", help="a file as for hf-mixup train")
     parser.add_argument("--budget", required=True, type=_budget, metavar="TIME", help="such as 30m or 2h")
     parser.add_argument(
         "--methods",

@@ -152,8 +152,8 @@ def _flag_tokens(path: str, key: str, value: Any, action: argparse.Action | None
     return [f"--{key}={option_text(value, name, action is not None and parser.takes_mapping(action))}"]
 
 
-def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
-    """Split the comma-separated column names of a flag; None stays None.
+def split_names(text: str | None, flag: str, what: str = "column names") -> tuple[str, ...] | None:
+    """Split the comma-separated names of a flag; None stays None.
 
     Raises:
         UsageError: if a name is empty or stands twice.
@@ -166,7 +166,5 @@ def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
         return None
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) != len(names):
-        raise UsageError(
-            f"{flag} {quoted(text)} should be different column names with commas between them: {listed(names)}"
-        )
+        raise UsageError(f"{flag} {quoted(text)} should be different {what} with commas between them: {listed(names)}")
     return names

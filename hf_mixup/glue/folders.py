@@ -16,7 +16,7 @@ from hf_mixup.trainer.saving import ALL_RESULTS
 
 _RESULT_FILES = (ALL_RESULTS, "eval_results.json", "train_results.json")
 _RUN_PATTERN = re.compile(
-    rf"{PART_PREFIX}.+|((broken|old)-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|trainer_state\.json|training_args\.bin"
+    rf"{PART_PREFIX}.+|((broken|old)-)?checkpoint-\d+(-\d+)?|last-good-weights|predict_results_.*\.txt|predict_results\.json|predictions(-mm)?\.csv|trainer_state\.json|training_args\.bin"
 )
 # The folders of a run that files are written into.
 _FOLDER = re.compile(r"checkpoint-\d+|last-good-weights")

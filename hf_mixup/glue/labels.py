@@ -1,8 +1,9 @@
 """What the labels of a data set are, and how they become numbers.
 
-Four kinds: `single` (one class per row), `regression` (a score), `multi` (a list of classes per row) and `soft` (a
+Four kinds: `single` (one class per row), `regression` (a score), `multi` (any number of classes per row) and `soft` (a
 probability for each class, one column per class). The kind follows from the task, else from the train labels: floats
-are scores, lists are several classes, several label columns are probabilities, all else are classes.
+are scores; lists are several classes; several label columns are several classes if they hold 0 and 1 alone and some
+row does not sum to 1, else probabilities; all else are classes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import ClassLabel
+from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from hf_mixup.errors import UsageError, cut, listed, quoted, repeated
@@ -38,9 +41,24 @@ _SUM_TOLERANCE = 1e-3
 # Models compute in single precision.
 _LARGEST_SCORE = torch.finfo(torch.float32).max
 _UNLABELLED = (
-    "the label -1 stands for 'unlabelled' and is allowed in a test file only; "
-    "drop the row, or give the class another name"
+    "the label -1 stands for 'unlabelled' and is allowed in a test file only; drop such rows with --drop_unlabelled, "
+    "or make it a class of its own with --extra_labels=-1"
 )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the label columns are read where the data alone do not say it.
+
+    Attributes:
+        delimiter: the characters between the classes of a row that has several, such as `|`.
+        is_regression: whether numbers are scores; None: those with a decimal point are.
+        extra: classes that the train rows need not have.
+    """
+
+    delimiter: str | None = None
+    is_regression: bool | None = None
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,10 +69,11 @@ class Labels:
         kind: `single`, `regression`, `multi` or `soft`.
         names: the classes in the order of the model's outputs; empty for regression.
         data_names: the classes in the order of the integer ids in the data (see `ids`).
-        columns: the label columns, one for each class for `soft`, else one.
+        columns: the label columns: one for each class, or one.
         ids: whether a column of integers may hold ids of `data_names` (a GLUE task, a Hub data set with named classes,
             a trained model) and not only names of classes themselves. See `encode`.
         origin: where the classes come from, for messages.
+        reading: how the columns are read.
     """
 
     kind: str
@@ -63,6 +82,7 @@ class Labels:
     columns: tuple[str, ...]
     ids: bool
     origin: str
+    reading: Reading = Reading()
 
     def __post_init__(self) -> None:
         for name in self.data_names:
@@ -113,14 +133,25 @@ class Labels:
         """
         for column in self.columns:
             require_column(split, column, "label column", "--label_column_name")
+        # Rows with the same label are encoded once, and share what they get.
+        distinct, positions = split.distinct(self.columns)
+        encoded = self._encode(distinct)
+        return [encoded[position] for position in positions.tolist()]
+
+    def _encode(self, split: Split) -> list[Any]:
         if self.kind == "soft":
             return self._encode_soft(split)
-        values = label_values(split, self.columns[0])
+        if len(self.columns) > 1:
+            return self._encode_columns(split)
+        values = label_values(split, self.columns[0], self.reading)
         if self.kind == "regression":
             return [self._score(value, split, row) for row, value in enumerate(values)]
         # A CSV cell as it is written: 01 may be a name, and 1 too.
-        rows = self._classes(values if self.kind == "multi" else split.values(self.columns[0]), split)
+        as_written = self.kind == "single" and self.reading.is_regression is None
+        rows = self._classes(split.values(self.columns[0]) if as_written else values, split)
         described = class_feature(split, self.columns[0])
+        if described is None and self.kind == "multi" and are_indicators(rows, self.num_labels):
+            return self._in_order([[float(hit) for hit in row] for row in rows])
         positions = self._own_ids(rows, described, split) if described else self._read_ids(rows, split)
         if self.kind == "single":
             return [own[0] for own in positions]
@@ -162,20 +193,20 @@ class Labels:
         if not set(described.names) & set(position) and self._has_no_names and len(described.names) == self.num_labels:
             position = {name: index for index, name in enumerate(described.names)}
         for row, number in _flat(rows):
-            if number == -1:
+            if number == -1 and "-1" not in position:
                 raise UsageError(f"{split.row_name(row)}: {_UNLABELLED}")
-            if not 0 <= number < len(described.names):
+            if number != -1 and not 0 <= number < len(described.names):
                 raise UsageError(
                     f"{split.row_name(row)}: the label {number} is not an id of the {len(described.names)} classes of "
                     f"{split.source}, which are {listed(described.names)}; correct it or drop the row"
                 )
-            if described.names[number] not in position:
+            if number != -1 and described.names[number] not in position:
                 raise UsageError(
                     f"{split.row_name(row)}: the class {quoted(described.names[number])} is not one of {self.origin}, "
                     f"which are {listed(self.data_names)}; give the data those names, with "
                     "data.cast_column(column, ClassLabel(names=[...])), or drop the row"
                 )
-        return [[position[described.names[number]] for number in own] for own in rows]
+        return [[position["-1" if number == -1 else described.names[number]] for number in own] for own in rows]
 
     def _read_ids(self, rows: list[list[Any]], split: Split) -> list[list[int]]:
         """Look up classes that the data have as names, or as ids of `data_names`."""
@@ -264,8 +295,6 @@ class Labels:
 
     def _encode_soft(self, split: Split) -> list[list[float]]:
         columns = [label_values(split, column) for column in self.columns]
-        position = {name: index for index, name in enumerate(self.data_names)}
-        order = [position[name] for name in self.names]
         encoded = []
         for row, values in enumerate(zip(*columns, strict=True)):
             shares = [self._score(value, split, row) for value in values]
@@ -275,11 +304,33 @@ class Labels:
                     f"{split.row_name(row)}: the probabilities {listed(shares)} in the columns {listed(self.columns)} "
                     "should be at least 0 and sum to 1"
                 )
-            encoded.append([shares[index] / total for index in order])
-        return encoded
+            encoded.append([share / total for share in shares])
+        return self._in_order(encoded)
+
+    def _encode_columns(self, split: Split) -> list[list[float]]:
+        """Read a column of 0 and 1 for each class."""
+        columns = [label_values(split, column) for column in self.columns]
+        for row, values in enumerate(zip(*columns, strict=True)):
+            for column, value in zip(self.columns, values, strict=True):
+                if str(value) == "-1":
+                    raise UsageError(f"{split.row_name(row)}: {_UNLABELLED}")
+                if _bit(value) is None:
+                    raise UsageError(
+                        f"{split.row_name(row)}: the label {quoted(value)} in column {quoted(column)} should be 0 or "
+                        "1, as in the other rows"
+                    )
+        return self._in_order([list(map(_bit, row)) for row in zip(*columns, strict=True)])
+
+    def _in_order(self, rows: list[list[float]]) -> list[list[float]]:
+        """Numbers for the classes as the data have them, in the order of the model's outputs."""
+        position = {name: index for index, name in enumerate(self.data_names)}
+        order = [position[name] for name in self.names]
+        return [[row[index] for index in order] for row in rows]
 
 
-def infer_labels(train: Split, label_columns: tuple[str, ...], task: Task | None) -> Labels:
+def infer_labels(
+    train: Split, label_columns: tuple[str, ...], task: Task | None, reading: Reading = Reading()
+) -> Labels:
     """Find out kind and classes of the labels from the task and the train split.
 
     Raises:
@@ -287,18 +338,43 @@ def infer_labels(train: Split, label_columns: tuple[str, ...], task: Task | None
     """
     for column in label_columns:
         require_column(train, column, "label column", "--label_column_name")
+    labels = _labels_of(train.distinct(label_columns)[0], label_columns, task, reading)
+    _check_reading(labels, len(label_columns), task is not None)
+    return labels
+
+
+def _labels_of(train: Split, label_columns: tuple[str, ...], task: Task | None, reading: Reading) -> Labels:
     if task is not None:
-        return task_labels(task, label_columns)
+        return replace(task_labels(task, label_columns), reading=reading)
     if len(label_columns) > 1:
-        return Labels("soft", label_columns, label_columns, label_columns, False, "the label columns")
+        kind = "multi" if _are_bits(train, label_columns) else "soft"
+        return Labels(kind, label_columns, label_columns, label_columns, False, "the label columns", reading)
     described = class_feature(train, label_columns[0])
     if described is None:
-        return _labels_from_values(train, label_columns)
+        return _labels_from_values(train, label_columns, reading)
     kind = "single" if isinstance(train.feature(label_columns[0]), ClassLabel) else "multi"
-    names = tuple(described.names)
+    names = (*described.names, *(name for name in reading.extra if name not in described.names))
     if len(names) < 2:
         raise UsageError(f"{train.source} has only one class, {listed(names)}; a classifier needs at least two")
-    return Labels(kind, names, names, label_columns, True, f"the classes of {train.source}")
+    return Labels(kind, names, names, label_columns, True, f"the classes of {train.source}", reading)
+
+
+def _check_reading(labels: Labels, columns: int, is_task: bool) -> None:
+    """Check that the flags about labels have a meaning for these.
+
+    Raises:
+        UsageError: if one has none.
+    """
+    reading, kind = labels.reading, labels.kind
+    is_regression = kind == "regression"
+    if reading.is_regression is not None and reading.is_regression != is_regression:
+        flag = f"--do_regression {str(reading.is_regression).lower()}"
+        raise UsageError(f"{flag} does not go with {labels.origin}, which are of the kind {kind}; leave it out")
+    if reading.extra and (is_task or columns > 1 or is_regression):
+        what = "scores" if is_regression else labels.origin
+        raise UsageError(f"--extra_labels adds classes to those of one column, and here are {what}; leave it out")
+    if reading.delimiter is not None and (is_task or columns > 1 or kind != "multi"):
+        raise UsageError("--label_delimiter divides the texts of one label column into classes; leave it out")
 
 
 def class_feature(split: Split, column: str) -> ClassLabel | None:
@@ -323,12 +399,16 @@ def task_labels(task: Task, label_columns: tuple[str, ...]) -> Labels:
     return Labels(kind, task.label_names, task.label_names, label_columns, True, f"the labels of task {task.name}")
 
 
-def labels_of_model(config: PreTrainedConfig, label_columns: tuple[str, ...], task: Task | None) -> Labels:
+def labels_of_model(
+    config: PreTrainedConfig, label_columns: tuple[str, ...], task: Task | None, reading: Reading = Reading()
+) -> Labels:
     """Take the labels from a trained model, for evaluation or prediction without a train split.
 
     Raises:
-        UsageError: if the model has no trained classifier.
+        UsageError: if the model has no trained classifier, or a flag about labels has no meaning for it.
     """
+    if reading.extra:
+        raise UsageError("--extra_labels adds classes to those of the train rows; give them, or leave it out")
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise UsageError(
             "the model has no trained classifier, so its labels are not known without --train_file; "
@@ -344,52 +424,150 @@ def labels_of_model(config: PreTrainedConfig, label_columns: tuple[str, ...], ta
             "config.json"
         )
     origin = "the labels of the model"
-    if config.problem_type == "multi_label_classification":
-        return Labels("multi", names, names, label_columns, True, origin)
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return Labels("regression", (), (), label_columns, False, origin)
+    is_multi = config.problem_type == "multi_label_classification"
+    if not is_multi and (config.problem_type == "regression" or config.num_labels == 1):
+        return Labels("regression", (), (), label_columns, False, origin, reading)
     if len(label_columns) > 1:
         if sorted(label_columns) != sorted(names):
             raise UsageError(
                 f"--label_column_name has {listed(label_columns)}, but the labels of the model are {listed(names)}"
             )
-        return Labels("soft", names, label_columns, label_columns, False, origin)
-    return Labels("single", names, names, label_columns, True, origin)
+        return Labels("multi" if is_multi else "soft", names, label_columns, label_columns, False, origin, reading)
+    return Labels("multi" if is_multi else "single", names, names, label_columns, True, origin, reading)
 
 
-def _labels_from_values(train: Split, label_columns: tuple[str, ...]) -> Labels:
-    values = label_values(train, label_columns[0])
+def _labels_from_values(train: Split, label_columns: tuple[str, ...], reading: Reading) -> Labels:
+    values = label_values(train, label_columns[0], reading)
     origin = f"the labels of {train.source}"
     if any(isinstance(value, (list, tuple)) for value in values):
-        entries = [entry for value in values if isinstance(value, (list, tuple)) for entry in value]
-        names = _sorted_names([entry for entry in entries if entry is not None], train)
+        lists = [value for value in values if isinstance(value, (list, tuple))]
+        entries = [entry for value in lists for entry in value]
+        if len(lists) == len(values) and are_indicators(lists, len(lists[0])):
+            names = tuple(f"LABEL_{index}" for index in range(len(lists[0])))
+            if reading.extra:
+                raise UsageError("--extra_labels adds names of classes, and lists of 0 and 1 have none; leave it out")
+            return Labels("multi", names, names, label_columns, False, origin, reading)
+        names = _sorted_names([entry for entry in entries if entry is not None], train, reading.extra)
         if len(names) < 2:
             raise UsageError(f"{train.source} has lists of labels with {len(names)} different classes; two are needed")
-        return Labels("multi", names, names, label_columns, False, origin)
-    if all(_is_number(value) for value in values) and any(isinstance(value, float) for value in values):
-        return Labels("regression", (), (), label_columns, False, origin)
-    names = _sorted_names(values, train)
+        return Labels("multi", names, names, label_columns, False, origin, reading)
+    numbers = all(_is_number(value) for value in values)
+    if reading.is_regression and not numbers:
+        row = next(row for row, value in enumerate(values) if parse_float(str(value)) is None)
+        raise UsageError(
+            f"{train.row_name(row)}: the label {quoted(values[row])} should be a number for --do_regression true"
+        )
+    are_scores = reading.is_regression is not False and any(isinstance(value, float) for value in values)
+    if numbers and (reading.is_regression or are_scores):
+        return Labels("regression", (), (), label_columns, False, origin, reading)
+    names = _sorted_names(values, train, reading.extra)
     if len(names) < 2:
         raise UsageError(f"{train.source} has only one class, {listed(names)}; a classifier needs at least two")
-    if "-1" in names:
+    if "-1" in names and "-1" not in reading.extra:
         raise UsageError(f"{train.row_name([str(value) for value in values].index('-1'))}: {_UNLABELLED}")
-    return Labels("single", names, names, label_columns, False, origin)
+    return Labels("single", names, names, label_columns, False, origin, reading)
 
 
-def label_values(split: Split, column: str) -> list[Any]:
+def label_values(split: Split, column: str, reading: Reading = Reading()) -> list[Any]:
     """Return the labels of a column as numbers, names or lists, checked to be complete.
 
     The cells of a CSV file are all text: a column of whole numbers becomes ints, of numbers floats, of lists in square
     brackets lists; any other column stays text.
+
+    Args:
+        split: the rows.
+        column: the column.
+        reading: with a delimiter, texts become lists of classes; where numbers are no scores, 1.0 becomes 1.
 
     Raises:
         UsageError: if a label is missing; the sentence names the row.
     """
     values = split.values(column)
     for row, value in enumerate(values):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise UsageError(f"{split.row_name(row)} has no label in column {column!r}; fill it in or drop the row")
-    return _typed(values, split) if split.kind == "csv" else values
+        if _is_empty(value):
+            raise UsageError(
+                f"{split.row_name(row)} has no label in column {quoted(column)}; fill it in, drop the row, or drop "
+                "all such rows with --drop_unlabelled"
+            )
+    if reading.delimiter is not None:
+        return _divided(values, split, reading.delimiter)
+    values = _typed(values, split) if split.kind == "csv" else values
+    if reading.is_regression is False:
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    return values
+
+
+def _divided(values: list[Any], split: Split, delimiter: str) -> list[list[Any]]:
+    """Divide texts at a delimiter; classes that are all whole numbers become ints."""
+    rows = []
+    for row, value in enumerate(values):
+        words = [word.strip() for word in value.split(delimiter)] if isinstance(value, str) else None
+        if words is None:
+            raise UsageError(
+                f"{split.row_name(row)}: the label {quoted(value)} is no text that --label_delimiter can divide"
+            )
+        if not all(words):
+            raise UsageError(
+                f"{split.row_name(row)}: the label {quoted(value)} has nothing on one side of {quoted(delimiter)}; "
+                "correct it"
+            )
+        rows.append(words)
+    are_numbers = all(_INTEGER.fullmatch(word) for words in rows for word in words)
+    return [[int(word) for word in words] for words in rows] if are_numbers else rows
+
+
+def labelled_rows(
+    split: Split,
+    label_columns: Sequence[str],
+    task: Task | None,
+    reading: Reading = Reading(),
+    classes: Sequence[str] = (),
+) -> NDArray[np.int64]:
+    """Find the rows that have a label: those where it is neither -1 nor empty.
+
+    Where labels are scores, -1 is a score, but not for the GLUE task with scores. Among numbers, words such as NA are
+    empty too.
+
+    Args:
+        split: the rows.
+        label_columns: the label columns; all of them must have a label.
+        task: the GLUE task.
+        reading: how the columns are read.
+        classes: the classes, if they are known; -1 may be one of them.
+
+    Returns:
+        their positions in the split.
+
+    Raises:
+        UsageError: if a column does not exist.
+    """
+    for column in label_columns:
+        require_column(split, column, "label column", "--label_column_name")
+    distinct, positions = split.distinct(label_columns)
+    labelled = np.ones(len(distinct), dtype=bool)
+    for column in label_columns:
+        is_value = "-1" in (*classes, *reading.extra) or (task is None and reading.is_regression is True)
+        labelled &= _labelled(distinct.values(column), is_value, task is not None or reading.is_regression is False)
+    return np.flatnonzero(labelled[positions])
+
+
+def _labelled(values: list[Any], minus_one_is_value: bool, are_classes: bool) -> NDArray[np.bool_]:
+    words = [str(value).strip().lower() for value in values]
+    empty = np.array([_is_empty(value) for value in values], dtype=bool)
+    missing = empty | np.array([word in _MISSING_WORDS for word in words], dtype=bool)
+    numbers = [parse_float(word) for word in words]
+    others = [number for number, is_missing in zip(numbers, missing, strict=True) if not is_missing]
+    if others and None not in others:
+        empty = missing
+    # Without a flag, numbers with a decimal point are scores.
+    are_scores = bool(others) and None not in others and not all(map(_INTEGER.fullmatch, np.array(words)[~missing]))
+    if minus_one_is_value or (are_scores and not are_classes):
+        return ~empty
+    return ~empty & np.array([number != -1 for number in numbers], dtype=bool)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _typed(cells: list[str], split: Split) -> list[Any]:
@@ -404,9 +582,30 @@ def _typed(cells: list[str], split: Split) -> list[Any]:
     if any(is_word):
         row = is_word.index(True)
         raise UsageError(
-            f"{split.row_name(row)}: the label {quoted(cells[row])} is not a number, but the others are; drop the row"
+            f"{split.row_name(row)}: the label {quoted(cells[row])} is not a number, but the others are; drop the "
+            "row, or drop all such rows with --drop_unlabelled"
         )
     return others
+
+
+def row_weights(split: Split, column: str) -> NDArray[np.float32]:
+    """Read the weight of each row in the loss, `[rows]`.
+
+    Raises:
+        UsageError: if the column does not exist, or a weight is no number of at least 0; the sentence names the row.
+    """
+    require_column(split, column, "weight column", "--weight_column_name")
+    distinct, positions = split.distinct([column])
+    weights = []
+    for row, value in enumerate(distinct.values(column)):
+        number = parse_float(value) if isinstance(value, str) else value
+        if not _is_number(number) or not 0 <= number <= _LARGEST_SCORE:
+            raise UsageError(
+                f"{distinct.row_name(row)}: the weight {quoted(value)} in column {quoted(column)} should be a finite "
+                "number of at least 0"
+            )
+        weights.append(number)
+    return np.array(weights, dtype=np.float32)[positions]
 
 
 def _list_of(cell: str, split: Split, row: int) -> list[Any]:
@@ -419,7 +618,7 @@ def _list_of(cell: str, split: Split, row: int) -> list[Any]:
         ) from error
 
 
-def _sorted_names(values: Sequence[Any], split: Split) -> tuple[str, ...]:
+def _sorted_names(values: Sequence[Any], split: Split, extra: Sequence[str]) -> tuple[str, ...]:
     """Return the different classes, numbers in the order of numbers and names in the order of the alphabet."""
     for value in values:
         if not isinstance(value, (str, int)):
@@ -429,7 +628,44 @@ def _sorted_names(values: Sequence[Any], split: Split) -> tuple[str, ...]:
     if len(kinds) > 1:
         words = [word for kind, word in ((str, "names"), (int, "numbers"), (bool, "true or false")) if kind in kinds]
         raise UsageError(f"{split.source} has both {' and '.join(words)} as labels; write them all in one way")
-    return tuple(str(value) for value in sorted(set(values)))
+    classes = set(values)
+    if kinds == {int} and all(_INTEGER.fullmatch(name) for name in extra):
+        classes.update(map(int, extra))
+    elif extra and kinds - {str}:
+        raise UsageError(
+            f"--extra_labels {listed(extra)} should be written like the labels of {split.source}, such as "
+            f"{quoted(values[0])}"
+        )
+    else:
+        classes.update(extra)
+    return tuple(str(value) for value in sorted(classes))
+
+
+def are_indicators(rows: Sequence[Sequence[Any]], size: int) -> bool:
+    """Whether lists of labels have a 0 or 1 for each class, in place of the names or ids of the row's classes.
+
+    Example:
+        >>> are_indicators([[0, 1, 1], [0, 0, 0]], 3), are_indicators([[0, 2], [1]], 3)
+        (True, False)
+    """
+    return size > 1 and all(len(row) == size and all(map(_is_bit, row)) for row in rows)
+
+
+def _is_bit(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value in (0, 1)
+
+
+def _bit(value: Any) -> float | None:
+    """The 0 or 1 that a cell holds, also as true or false."""
+    if isinstance(value, str):
+        return {"true": 1.0, "false": 0.0}.get(value.strip().lower())
+    return float(value) if _is_bit(value) else None
+
+
+def _are_bits(split: Split, columns: Sequence[str]) -> bool:
+    """Whether columns hold 0 and 1 alone, and are no probabilities of which one is 1 in each row."""
+    rows = [list(map(_bit, row)) for row in zip(*(label_values(split, column) for column in columns), strict=True)]
+    return all(None not in row for row in rows) and any(sum(row) != 1 for row in rows)
 
 
 def _flat(rows: list[list[Any]]) -> Iterable[tuple[int, Any]]:

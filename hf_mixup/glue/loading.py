@@ -1,81 +1,146 @@
-"""Reading the data: local CSV and JSON files, or data sets of the Hub, as splits with named columns."""
+"""The data as splits with named columns: local files, or data sets of the Hub."""
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from datasets import Dataset, DatasetDict, DatasetInfo, load_dataset, load_from_disk
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, nearest, quoted, repeated
+from hf_mixup.errors import UsageError, as_one_line, cut, listed, nearest, quoted
+from hf_mixup.glue.tables import kind_of, one_object_sentence, read_file
 from hf_mixup.glue.tasks import Task
 
-_ENDINGS = (".csv", ".json", ".jsonl")
 _GLUE_DATASET = "nyu-mll/glue"
 _SAVED_TO_DISK = ("dataset_dict.json", "state.json")
 _SPLITS = ("train", "validation", "test")
+# Rows that are looked at together.
+_BATCH = 10_000
+# A character that is no white space: only texts without one are looked at in Python.
+_VISIBLE = r"[!-~\pL\pN]"
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of the data as it stands in its source, before anything is tokenized.
+    """One split of the data as it is in its source, before anything is tokenized.
 
     Attributes:
-        data: the columns: a data set of the Hub, or lists for a local file.
+        data: all rows of the source; of a local file as `hf_mixup.glue.tables` reads them.
         source: what messages call it, for example `train.csv`.
-        kind: `csv` (every cell is text), `json` or `hub`.
-        rows: the numbers of its rows in the source, from 1, for messages.
+        kind: `csv` (every cell is text), `json`, `parquet` or `hub`.
+        rows: which of the rows of the source are in the split, counted from 1; a range where it is all of them.
+        files: the files that it was read from, if there are several, each with its number of rows.
     """
 
-    data: Dataset | dict[str, list[Any]]
+    data: Dataset
     source: str
     kind: str
     rows: Sequence[int]
+    files: tuple[tuple[str, int], ...] = ()
 
     @property
     def columns(self) -> list[str]:
         """The names of the columns in their order."""
-        return list(self.data.column_names) if isinstance(self.data, Dataset) else list(self.data)
+        return list(self.data.column_names)
 
     def __contains__(self, column: str) -> bool:
-        return column in (self.data.column_names if isinstance(self.data, Dataset) else self.data)
+        return column in self.data.column_names
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all rows of the source in their order."""
+        return isinstance(self.rows, range)
+
     def values(self, column: str) -> list[Any]:
         """All values of a column."""
-        return list(self.data[column])
+        return [value for array in self.arrays(column) for value in self.decoded(column, array)]
+
+    def arrays(self, column: str) -> Iterator[pa.Array]:
+        """A column as it is in its table, some thousands of values at a time."""
+        chunks = self.data.data.column(column).chunks
+        if self.is_whole:
+            yield from chunks
+            return
+        ends = np.cumsum([0, *map(len, chunks)])
+        for start in range(0, len(self), _BATCH):
+            positions = np.asarray(self.rows[start : start + _BATCH]) - 1
+            places = np.searchsorted(ends, positions, side="right") - 1
+            found = [chunks[place].take(pa.array((positions - ends[place])[places == place])) for place in set(places)]
+            order = np.concatenate([np.flatnonzero(places == place) for place in set(places)])
+            yield pa.concat_arrays(found).take(pa.array(np.argsort(order)))
+
+    def decoded(self, column: str, array: pa.Array) -> list[Any]:
+        """The values of a part of a column."""
+        values = array.to_pylist()
+        is_json = self.kind == "json" and pa.types.is_binary(array.type)
+        if is_json or type(self.feature(column)).__name__ == "Json":
+            return [None if value is None else json.loads(value) for value in values]
+        return values
+
+    def distinct(self, columns: Sequence[str]) -> tuple[Split, NDArray[np.int64]]:
+        """The rows that differ in some columns, each where it comes first, and which of them each row is like.
+
+        Returns:
+            those rows, in their order, and for each row of this split its position among them, `[rows]`.
+        """
+        codes = np.zeros(len(self), dtype=np.int64)
+        for column in columns:
+            codes = _ranked(codes * (len(self) + 1) + self._codes(column))
+        first = np.full(codes.max(initial=-1) + 1, len(self))
+        np.minimum.at(first, codes, np.arange(len(self)))
+        return self.select(first), codes
+
+    def _codes(self, column: str) -> NDArray[np.int64]:
+        """A number for each row, the same for equal values."""
+        known: dict[str, int] = {}
+        codes = [np.empty(0, dtype=np.int64)]
+        for array in self.arrays(column):
+            if pa.types.is_nested(array.type):
+                array = pa.array([repr(value) for value in array.to_pylist()])
+            encoded = array.dictionary_encode(null_encoding="encode")
+            numbers = [known.setdefault(repr(value), len(known)) for value in encoded.dictionary.to_pylist()]
+            codes.append(np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+        return np.concatenate(codes)
 
     def feature(self, column: str) -> Any:
-        """How the Hub describes a column (its class names, for example); None for a local file."""
-        return self.data.features[column] if isinstance(self.data, Dataset) else None
+        """How the data describe a column (its class names, for example); None for a CSV or JSON file."""
+        return None if self.kind in ("csv", "json") else self.data.features[column]
 
     def row_name(self, position: int) -> str:
         """Name a row for a message, for example `train.csv, row 3`."""
-        return f"{self.source}, row {self.rows[position]}"
+        row = int(self.rows[position])
+        for (name, size), end in zip(self.files, accumulate(size for _, size in self.files), strict=True):
+            if row <= end:
+                return f"{name}, row {row - end + size}"
+        return f"{self.source}, row {row}"
 
-    def select(self, positions: Sequence[int]) -> Split:
+    def select(self, positions: Sequence[int] | NDArray[np.int64]) -> Split:
         """Return the split with these rows only, in this order."""
-        if isinstance(self.data, Dataset):
-            data: Dataset | dict[str, list[Any]] = self.data.select(positions)
-        else:
-            data = {name: [values[i] for i in positions] for name, values in self.data.items()}
-        return Split(data, self.source, self.kind, [self.rows[i] for i in positions])
+        return replace(self, rows=np.asarray(self.rows)[np.asarray(positions, dtype=np.int64)])
 
     def head(self, limit: int | None) -> Split:
         """Return the first `limit` rows; all of them for None."""
-        return self if limit is None or limit >= len(self) else self.select(range(limit))
+        return self if limit is None or limit >= len(self) else self.select(np.arange(limit))
 
-    def texts(self, text_columns: Sequence[str], split_name: str) -> Dataset:
+    def sample(self, size: int) -> Split:
+        """Return at most so many rows, at even distances, in their order."""
+        return self if len(self) <= size else self.select(np.linspace(0, len(self) - 1, size, dtype=np.int64))
+
+    def texts(self, text_columns: Sequence[str]) -> Dataset:
         """Return a data set of the text columns alone.
 
         Raises:
@@ -83,19 +148,18 @@ class Split:
         """
         for column in text_columns:
             require_column(self, column, "text column", "--text_column_names")
-        checked = {column: self._checked_texts(column) for column in text_columns}
-        if isinstance(self.data, Dataset):
-            return self.data.select_columns(list(text_columns))
-        return Dataset.from_dict(checked, info=DatasetInfo(builder_name=self.kind), split=split_name)
+        for column in text_columns:
+            self._check_texts(column)
+        data = self.data.select_columns(list(text_columns))
+        return data if self.is_whole else data.select(np.asarray(self.rows) - 1)
 
-    def _checked_texts(self, column: str) -> list[str]:
+    def _check_texts(self, column: str) -> None:
         if not _may_hold_texts(self, column):
             raise UsageError(
                 f"{self.source} has {cut(str(self.feature(column)))} in column {quoted(column)}, which is no text; "
                 "name the columns that hold texts with --text_column_names"
             )
-        texts = self.values(column)
-        for position, text in enumerate(texts):
+        for position, text in self._odd_texts(column):
             if text is None or (self.kind != "hub" and isinstance(text, str) and not text.strip()):
                 raise UsageError(
                     f"{self.row_name(position)} has no text in column {quoted(column)}; fill it in or drop the row"
@@ -105,7 +169,28 @@ class Split:
                     f"{self.row_name(position)} has {quoted(text)} in column {quoted(column)}, which is no text; "
                     "name the columns that hold texts with --text_column_names"
                 )
-        return texts
+
+    def _odd_texts(self, column: str) -> Iterator[tuple[int, Any]]:
+        """The values that may be no texts, each with its position."""
+        start = 0
+        for array in self.arrays(column):
+            size = len(array)
+            if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+                seen = pc.match_substring_regex(array, _VISIBLE).fill_null(False)
+                rows = np.flatnonzero(~seen.to_numpy(zero_copy_only=False))
+                array = array.take(pa.array(rows))
+            else:
+                rows = np.arange(size)
+            yield from zip((start + rows).tolist(), self.decoded(column, array), strict=True)
+            start += size
+
+
+def _ranked(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers from 0 in the order in which the codes come first."""
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    ranks = np.empty(len(first), dtype=np.int64)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    return ranks[inverse]
 
 
 def require_column(split: Split, column: str, role: str, flag: str) -> None:
@@ -129,145 +214,59 @@ def require_column(split: Split, column: str, role: str, flag: str) -> None:
 # ---- Local files ------------------------------------------------------------------------------------------------
 
 
-def check_file(path: str, flag: str) -> None:
-    """Check what can be known about a data file without reading all of it.
-
-    Raises:
-        UsageError: if it does not exist, is a folder, is empty, or is neither CSV nor JSON by its name.
-    """
-    if not path.lower().endswith(_ENDINGS):
-        raise UsageError(f"{flag} {path} should be a file that ends in .csv, .json or .jsonl")
-    file = Path(path)
-    if not file.exists():
-        raise UsageError(f"{flag} {path} does not exist; check the path")
-    if not file.is_file():
-        raise UsageError(f"{flag} {path} is not a file; give a CSV or JSON file")
-    if file.stat().st_size == 0:
-        raise UsageError(f"{flag} {path} is empty; it should have rows with a text and a label")
-
-
-def load_local_split(path: str) -> Split:
-    """Read a CSV or JSON file.
+def load_local_split(paths: str | Sequence[str], delimiter: str | None = None, cache_dir: str | None = None) -> Split:
+    """Read a CSV, TSV, JSON or Parquet file, or several of one kind.
 
     CSV: UTF-8, comma-separated, with a header; every cell stays the text it is, so that `NA` or `None` may be a text
-    or a class. JSON: one object per line, or one list of objects; keys that a row lacks are missing values.
+    or a class. TSV: the same with tabs. JSON: one object per line, or one list of objects; keys that a row lacks are
+    missing values.
+
+    Args:
+        paths: the files, of kinds that `hf_mixup.glue.tables.check_file` admits.
+        delimiter: the character between the cells of CSV and TSV files; default: a comma, in TSV files a tab.
+        cache_dir: the folder of the cache of `datasets`.
 
     Raises:
-        UsageError: if the file cannot be read, is broken, or has no rows.
+        UsageError: if a file cannot be read, is broken, or has no rows, or the files do not go together.
     """
-    kind = "csv" if path.lower().endswith(".csv") else "json"
-    read: Callable[[str], dict[str, list[Any]]] = _read_csv if kind == "csv" else _read_json
-    try:
-        data = read(path)
-    except MemoryError as error:
-        raise UsageError(f"{path} does not fit into the memory of this machine; give a part of it") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text; save it with the encoding UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or first_line(error)}") from error
-    size = len(next(iter(data.values()), []))
-    if size == 0:
-        raise UsageError(f"{path} has no rows; it should have rows with a text and a label")
-    split = Split(data, Path(path).name, kind, range(1, size + 1))
-    _check_rows(split)
-    return split
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    kinds = {kind_of(path) for path in paths}
+    if len(kinds) > 1:
+        raise UsageError(f"the files {listed(paths)} are of different kinds; give files of one kind")
+    kind = kinds.pop()
+    tables = [read_file(path, delimiter, cache_dir) for path in paths]
+    names = [Path(path).name for path in paths]
+    for path, table, name in zip(paths, tables, names, strict=True):
+        _check_rows(Split(table, name, kind, range(1, len(table) + 1)))
+        if path != paths[0]:
+            _check_same_columns(paths[0], tables[0], path, table, kind)
+    data = tables[0] if len(tables) == 1 else concatenate_datasets(tables)
+    # So that transformers does not take it for a data set of the Hub.
+    data.info.builder_name = kind
+    source = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    files = tuple((name, len(table)) for name, table in zip(names, tables, strict=True)) if len(names) > 1 else ()
+    return Split(data, source, kind, range(1, len(data) + 1), files)
 
 
-def _read_csv(path: str) -> dict[str, list[str | None]]:
-    options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip().tolist()
-        _check_header(header, path)
-        frame = pd.read_csv(path, **options)
-    except pd.errors.EmptyDataError as error:
-        raise UsageError(f"{path} is empty; it should have a header and rows with a text and a label") from error
-    except pd.errors.ParserError as error:
-        raise UsageError(f"{path} is not a valid CSV file: {_quoted_parser_error(error)}") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise UsageError(f"{path} has rows with more cells than its header; quote the texts that hold commas")
-    # A column without a name has the one that pandas gives it.
-    frame.columns = [name or given for name, given in zip(header, frame.columns, strict=True)]
-    # Rows that are too short end in missing cells: nan, which would otherwise pass for a value.
-    return {str(name): [cell if isinstance(cell, str) else None for cell in frame[name]] for name in frame}
+def _check_same_columns(first: str, wanted: Dataset, path: str, table: Dataset, kind: str) -> None:
+    """Check that a file can follow another one: the keys of JSON objects may be missing, columns may not.
 
-
-def _quoted_parser_error(error: pd.errors.ParserError) -> str:
-    return cut(as_one_line(error).rpartition("error: ")[2], 400)
-
-
-def _check_header(names: list[str], path: str) -> None:
-    twice = repeated(filter(None, names))
-    if twice is not None:
-        raise UsageError(f"{path} has the column {quoted(twice)} twice; rename or drop one of them")
-    for mark, kind in ((";", "semicolon"), ("\t", "tab")):
-        if len(names) == 1 and mark in names[0]:
+    Raises:
+        UsageError: if not.
+    """
+    differing = set(wanted.column_names) ^ set(table.column_names)
+    if differing and kind != "json":
+        raise UsageError(
+            f"{first} and {path} do not have the same columns (only one has {listed(sorted(differing))}); give files "
+            "with the same columns"
+        )
+    types = {field.name: field.type for field in wanted.data.schema}
+    for field in table.data.schema:
+        if types.get(field.name, field.type) != field.type:
             raise UsageError(
-                f"{path} has only the column {quoted(names[0])}: it looks {kind}-separated; this script reads commas"
+                f"{first} and {path} have values of different types in the column {quoted(field.name)}; write them in "
+                "one way"
             )
-
-
-def _read_json(path: str) -> dict[str, list[Any]]:
-    text = Path(path).read_text(encoding="utf-8-sig")
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else _read_json_lines(text, path)
-    except UsageError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {_json_fault(error)}") from error
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}, row {number} is not an object with named values, such as {{...}}")
-        if _has_half_character(row):
-            raise UsageError(
-                f"{path}, row {number} has half of a character (a lone \\ud800 to \\udfff); mend or drop the row"
-            )
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _has_half_character(row: dict[str, Any]) -> bool:
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _read_json_lines(text: str, path: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                if number == 1 and _is_one_object(text):
-                    raise UsageError(_one_object_sentence(path)) from error
-                raise UsageError(
-                    f"{path}, line {number} is not valid JSON ({getattr(error, 'msg', _json_fault(error))}); "
-                    "the file should hold one object per line, or one list of objects"
-                ) from error
-    return rows
-
-
-def _json_fault(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    # Of the numbers, Python reads those of 4,300 digits and less.
-    return "it has a number of too many digits" if "digits" in str(error) else first_line(error)
-
-
-def _is_one_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _one_object_sentence(source: str) -> str:
-    return (
-        f"{source} holds all rows in one object, column by column or under one key; write one object per line, with "
-        'pandas by df.to_json(path, orient="records", lines=True)'
-    )
 
 
 def _check_rows(split: Split) -> None:
@@ -278,7 +277,7 @@ def _check_rows(split: Split) -> None:
     """
     columns = [column for column in split.columns if len(split) == 1 and _may_hold_texts(split, column)]
     if columns and all(isinstance(split.values(column)[0], (dict, list)) for column in columns):
-        raise UsageError(_one_object_sentence(split.source))
+        raise UsageError(one_object_sentence(split.source))
 
 
 # ---- Data sets of the Hub ---------------------------------------------------------------------------------------
@@ -302,7 +301,7 @@ def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, t
             f"--dataset_config_name {config_name} out"
         )
     try:
-        # In memory, as local files are: else what is computed from the rows would be written into that folder.
+        # In memory: else what is computed from the rows would be written into that folder.
         loaded = (
             load_from_disk(name, keep_in_memory=True)
             if saved
@@ -348,24 +347,69 @@ def load_glue_splits(task: Task, cache_dir: str | None, token: str | None) -> di
     return load_hub_splits(_GLUE_DATASET, task.name, cache_dir, token)
 
 
+def named_splits(splits: dict[str, Split], removed: Sequence[str], names: dict[str, str]) -> dict[str, Split]:
+    """Leave splits out, and give others the names train, validation and test.
+
+    Args:
+        splits: the splits by name.
+        removed: names of splits that are left out.
+        names: the split that becomes `train`, `validation` or `test`.
+
+    Raises:
+        UsageError: if there is no split of a name.
+    """
+    for flag, name in [
+        *(("--remove_splits", name) for name in removed),
+        *((f"--{split}_split_name", name) for split, name in names.items()),
+    ]:
+        if name not in splits or (name in removed and flag != "--remove_splits"):
+            raise UsageError(f"{flag} {cut(name)} is no split of the data, which have {listed(splits)}")
+    kept = {name: split for name, split in splits.items() if name not in removed and name not in names.values()}
+    return kept | {split: splits[name] for split, name in names.items()}
+
+
+def without_columns(splits: dict[str, Split], removed: Sequence[str]) -> dict[str, Split]:
+    """Leave columns out of all splits that have them.
+
+    Raises:
+        UsageError: if no split has a column.
+    """
+    for column in removed:
+        if not any(column in split for split in splits.values()):
+            split = next(iter(splits.values()))
+            raise UsageError(
+                f"--remove_columns {cut(column)} is no column of {split.source}, its columns are "
+                f"{listed(split.columns)}"
+            )
+    return {
+        name: replace(split, data=split.data.remove_columns([column for column in removed if column in split]))
+        for name, split in splits.items()
+    }
+
+
 # ---- Columns ----------------------------------------------------------------------------------------------------
 
 
 def choose_text_columns(
-    split: Split, label_columns: Sequence[str], requested: tuple[str, ...] | None, task: Task | None
+    split: Split,
+    label_columns: Sequence[str],
+    requested: tuple[str, ...] | None,
+    task: Task | None,
+    are_joined: bool = False,
 ) -> tuple[str, ...]:
     """Decide which one or two columns hold the texts.
 
     The requested ones; else the task's; else `sentence1` and `sentence2`; else the first two, or the only one, of the
-    columns that are neither labels nor numbers.
+    columns that are neither labels nor numbers. Where texts are joined to one, any number may be requested.
 
     Raises:
         UsageError: if there are none, or a chosen one does not exist or is a label.
     """
     if requested is not None:
-        if len(requested) > 2:
+        if len(requested) > 2 and not are_joined:
             raise UsageError(
-                f"--text_column_names takes one or two columns, got {len(requested)}: {listed(requested)}"
+                f"--text_column_names takes one or two columns, got {len(requested)}: {listed(requested)}; "
+                "--text_column_delimiter joins more to one text"
             )
         for column in requested:
             if column in label_columns:
@@ -393,7 +437,7 @@ def choose_text_columns(
 
 def text_columns(split: Split, columns: Iterable[str]) -> list[str]:
     """Return those of the columns that hold texts, and not lists or (running) numbers, also written as text."""
-    return [name for name in columns if _may_hold_texts(split, name) and _looks_like_text(split.values(name))]
+    return [name for name in columns if _may_hold_texts(split, name) and _looks_like_text(split, name)]
 
 
 def _may_hold_texts(split: Split, column: str) -> bool:
@@ -402,8 +446,10 @@ def _may_hold_texts(split: Split, column: str) -> bool:
     return feature is None or not hasattr(feature, "decode_example") or type(feature).__name__ == "Json"
 
 
-def _looks_like_text(values: Iterable[Any]) -> bool:
-    texts = (value for value in values if isinstance(value, str))
+def _looks_like_text(split: Split, column: str) -> bool:
+    texts = (
+        value for array in split.arrays(column) for value in split.decoded(column, array) if isinstance(value, str)
+    )
     return any(text.strip() and parse_float(text) is None for text in texts)
 
 
@@ -452,19 +498,24 @@ def split_off_validation(train: Split, share: float, seed: int, classes: Sequenc
             f"{'validation' if size == 0 else 'train'}; choose another share"
         )
     kept, taken = _draw(len(train), size, seed, classes)
+    files = tuple((f"the validation part of {name}", size) for name, size in train.files)
     source = f"the validation part of {train.source}"
-    validation = train.select(taken)
-    return train.select(kept), Split(validation.data, source, validation.kind, validation.rows)
+    return train.select(kept), replace(train.select(taken), source=source, files=files)
 
 
-def _draw(total: int, size: int, seed: int, classes: Sequence[Any] | None) -> tuple[list[int], list[int]]:
+def _draw(
+    total: int, size: int, seed: int, classes: Sequence[Any] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     positions = np.arange(total)
     if classes is not None:
-        _, ids, counts = np.unique(np.asarray(classes, dtype=str), return_inverse=True, return_counts=True)
-        repeated = positions[counts[ids] > 1]
+        names, ids, counts = np.unique(np.asarray(classes), return_inverse=True, return_counts=True)
+        # The draw depends on the order of the classes, which is that of their names.
+        order = np.argsort(names.astype(str), kind="stable")
+        ids = np.argsort(order)[ids]
+        repeated = positions[counts[order][ids] > 1]
         number = int(np.sum(counts > 1))
         if number > 0 and size >= number and len(repeated) - size >= number:
             _, taken = train_test_split(repeated, test_size=size, random_state=seed, stratify=ids[repeated])
-            return np.setdiff1d(positions, taken).tolist(), np.sort(taken).tolist()
+            return np.setdiff1d(positions, taken), np.sort(taken)
     _, taken = train_test_split(positions, test_size=size, random_state=seed)
-    return np.setdiff1d(positions, taken).tolist(), np.sort(taken).tolist()
+    return np.setdiff1d(positions, taken), np.sort(taken)

@@ -41,6 +41,7 @@ class Encoder:
         max_length: the most tokens of a row, special ones included; at least one more than there are special tokens.
         padding: `"max_length"` pads every row to `max_length`, False pads none.
         long_texts: `cut` or `head_tail`.
+        text_delimiter: joins the texts of all columns to one; None: two columns are a pair.
 
     Raises:
         UsageError: at construction, if a tokenizer that is not fast should keep both ends.
@@ -57,6 +58,7 @@ class Encoder:
     max_length: int
     padding: str | bool = False
     long_texts: str = "cut"
+    text_delimiter: str | None = None
 
     def __post_init__(self) -> None:
         if self.long_texts == "head_tail" and not self.tokenizer.is_fast:
@@ -72,6 +74,8 @@ class Encoder:
             the columns of the tokenizer, and `LENGTH`.
         """
         texts = [rows[column] for column in self.text_columns]
+        if self.text_delimiter is not None:
+            texts = [list(map(self.text_delimiter.join, zip(*texts, strict=True)))]
         batch = self.tokenizer(
             *texts, padding=self.padding, max_length=self.max_length, truncation=True, return_attention_mask=True
         )

@@ -297,7 +297,7 @@ def test_without_separators_there_is_no_share(tiny_bert):
         ((*PAIR, "--max_seq_length", "2"), "--max_seq_length 2 leaves no token for each text; give at least 3"),
         ((*PAIR, "--seed", "x"), "'x' should be a whole number of at least 0"),
         (("--file", "nowhere.csv"), "--file nowhere.csv does not exist; check the path"),
-        (("--file", "texts.txt"), "should be a file that ends in .csv, .json or .jsonl"),
+        (("--file", "texts.txt"), "should be a file that ends in .csv, .tsv, .json"),
         (("--file", "texts.csv", "--layer", "2"), "--layer goes with --text and not with --file; leave one"),
         (("--file", "texts.csv", "--head", "average"), "--head goes with --text and not with --file"),
         ((*PAIR, "--seed", "7"), "--seed goes with --file and not with --text"),

@@ -346,7 +346,7 @@ def test_the_command_says_what_to_run(file, tiny_bert_folder, world, capsys, tmp
     assert "Suggestion: amplify:alpha=0.4" in out and "round 2" in out
     line = next(line for line in out.splitlines() if "hf-mixup train" in line)
     (model, data, training), _ = parse_arguments(shlex.split(line)[2:], ARGUMENTS)
-    assert (model.model_name_or_path, data.train_file) == (tiny_bert_folder, file)
+    assert (model.model_name_or_path, data.train_file) == (tiny_bert_folder, [file])
     assert (training.mixup_method, training.mixup_alpha, training.num_train_epochs) == ("amplify", 0.4, 2)
     assert training.learning_rate == 1e-3 and not data.pad_to_max_length
     # All of it is there, so that it can be pasted: a folder of its own, beside those that exist.

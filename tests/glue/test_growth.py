@@ -13,9 +13,10 @@ from hf_mixup.compare.data import flip_labels, load_cell_data, stratified_order
 from hf_mixup.compare.grid import Cell, Task
 from hf_mixup.errors import UsageError
 from hf_mixup.glue.labels import Labels, infer_labels, labels_of_model
-from hf_mixup.glue.loading import Split, choose_text_columns, load_local_split, split_off_validation
+from hf_mixup.glue.loading import choose_text_columns, load_local_split, split_off_validation
 from hf_mixup.glue.metrics import made_up_outputs
 from hf_mixup.glue.traps import class_name_traps, missing_class_traps, text_column_traps
+from tests.data_files import split_of
 
 LABEL = ("label",)
 
@@ -31,7 +32,7 @@ def whole_way(path):
     split = load_local_split(path)
     labels = infer_labels(split, LABEL, None)
     columns = choose_text_columns(split, LABEL, None, None)
-    split.texts(columns, "train")
+    split.texts(columns)
     encoded = labels.encode(split)
     text_column_traps(split, LABEL, columns)
     class_name_traps(labels.names)
@@ -85,7 +86,7 @@ def a_class_for_every_fifth_row(folder, size):
 def ids_of_a_model(folder, size):
     names = {n: f"class {n}" for n in range(size // 5)}
     config = BertConfig(architectures=["BertForSequenceClassification"], id2label=names)
-    split = Split({"label": [n % (size // 5) for n in range(size)]}, "rows", "json", range(1, size + 1))
+    split = split_of({"label": [n % (size // 5) for n in range(size)]})
 
     def read():
         labels = labels_of_model(config, LABEL, None)
@@ -129,7 +130,7 @@ def columns(folder, size):
 
 def probabilities(folder, size):
     names = tuple(f"c{n}" for n in range(size // 50))
-    split = Split({name: [1 / len(names)] * 2 for name in names}, "rows", "json", range(1, 3))
+    split = split_of({name: [1 / len(names)] * 2 for name in names})
     labels = Labels("soft", names, names[::-1], names, False, "the label columns")
     return lambda: labels.encode(split)
 

@@ -49,7 +49,7 @@ def test_a_run_is_quiet_by_default(said, tmp_path):
     out = f"{tmp_path / 'out'}"
     model, mixed, files = text.splitlines()[-3:]
     assert model == f'Model: {out}, to be loaded by pipeline("text-classification", model="{out}")'
-    assert files == f"Files: {out}/all_results.json, {out}/predict_results_None.txt"
+    assert files == f"Files: {out}/all_results.json, {out}/predict_results_None.txt, {out}/predictions.csv"
     history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     logged = [entry for entry in history if "mixup_lambda" in entry]
     # Each of the two steps is logged, and has one batch.
@@ -85,7 +85,7 @@ def test_the_last_lines_of_other_runs(said, tiny_bert_folder, tmp_path):
     model, mixed, files = said("--log_level", "error", model=out, splits=("test",)).splitlines()[-3:]
     assert model.startswith(f"Model: {out}, not trained in this run, to be loaded by ")
     assert mixed.endswith("nothing was mixed, as nothing was trained")
-    assert files == f"Files: {out}/predict_results_None.txt"
+    assert files == f"Files: {out}/predict_results_None.txt, {out}/predictions.csv"
 
 
 def test_the_last_lines_show_every_character_and_only_what_is_known():

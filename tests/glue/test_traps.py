@@ -6,13 +6,14 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hf_mixup.glue import traps
 from hf_mixup.glue.labels import infer_labels
 from hf_mixup.glue.loading import Split, choose_text_columns
+from tests.data_files import split_of
 
 ROWS = 40
 
 
-def split_of(**columns):
+def rows_of(**columns):
     data = {name: [make(row) for row in range(ROWS)] for name, make in columns.items()}
-    return Split({**data, "label": ["x", "y"] * (ROWS // 2)}, "train.csv", "csv", range(1, ROWS + 1))
+    return split_of({**data, "label": ["x", "y"] * (ROWS // 2)}, "train.csv")
 
 
 def text(row):
@@ -24,7 +25,7 @@ def question(row):
 
 
 def warnings_of(**columns):
-    split = split_of(**columns)
+    split = rows_of(**columns)
     return traps.text_column_traps(split, ("label",), choose_text_columns(split, ("label",), None, None))
 
 
@@ -140,15 +141,15 @@ def encoded(labels, *values):
     data = {"label": list(values)}
     if kind is not None:
         return labels.encode(
-            Split(Dataset.from_dict(data, Features({"label": kind})), "hub", "hub", range(len(values)))
+            Split(Dataset.from_dict(data, Features({"label": kind})), "hub", "hub", range(1, len(values) + 1))
         )
-    return labels.encode(Split(data, "a.json", "json", range(len(values))))
+    return labels.encode(split_of(data))
 
 
 def test_classes_that_no_row_has_are_named():
     names = ClassLabel(names=["a", "b", "c"])
     data = Dataset.from_dict({"label": [0, 1, 2]}, Features({"label": names}))
-    labels = infer_labels(Split(data, "hub", "hub", range(3)), ("label",), None)
+    labels = infer_labels(Split(data, "hub", "hub", range(1, 4)), ("label",), None)
     a, b, c = encoded(labels, "a", "b", "c")
     assert traps.missing_class_traps(labels, [a, b, b, c], None, "training", "why") == []
     assert traps.missing_class_traps(labels, [b, b], None, "training", "shuffle it") == [
@@ -163,12 +164,12 @@ def test_classes_that_no_row_has_are_named():
 
 def test_classes_in_lists_and_in_probabilities_count_where_they_are():
     rows = [["a"], [], ["b", "c"]]
-    labels = infer_labels(Split({"label": rows}, "a.json", "json", range(1, 4)), ("label",), None)
+    labels = infer_labels(split_of({"label": rows}), ("label",), None)
     whole = encoded(labels, *rows)
     (warning,) = traps.missing_class_traps(labels, whole[:2], None, "training", "")
     assert "The 2 rows for training have only 1 of 3 classes, and none of b, c." == warning
     assert traps.missing_class_traps(labels, whole, None, "training", "") == []
-    soft = Split({"p": [1.0, 0.5], "q": [0.0, 0.5]}, "a.json", "json", [1, 2])
+    soft = split_of({"p": [1.0, 0.5], "q": [0.0, 0.5]})
     labels = infer_labels(soft, ("p", "q"), None)
     (warning,) = traps.missing_class_traps(labels, labels.encode(soft)[:1], None, "training", "")
     assert "only 1 of 2 classes, and none of q" in warning
@@ -176,20 +177,8 @@ def test_classes_in_lists_and_in_probabilities_count_where_they_are():
 
 def test_whole_numbers_with_a_decimal_point_may_be_classes():
     def warnings(*values):
-        return traps.whole_score_traps(Split({"label": list(values)}, "t.csv", "csv", range(1, 99)), "label")
+        return traps.whole_score_traps(split_of({"label": values}, "t.csv", "csv"), "label")
 
     (warning,) = warnings("1.0", "0.0", "1.0")
     assert "labels of t.csv are whole numbers with a decimal point, 0.0, 1.0, and are learned as scores" in warning
     assert warnings("1.0", "0.5") == [] and warnings(*(f"{number}.0" for number in range(21))) == []
-
-
-def test_lists_of_0_and_1_for_each_of_two_classes_are_warned_of():
-    def indicator_warnings(rows):
-        split = Split({"text": ["a"] * len(rows), "label": rows}, "train.json", "json", range(1, len(rows) + 1))
-        labels = infer_labels(split, ("label",), None)
-        return traps.indicator_traps(labels, labels.encode(split), split)
-
-    (warning,) = indicator_warnings([[0, 1], [1, 0], [0, 1]])
-    assert warning.startswith("Every row of train.json has both labels, 0 and 1;")
-    assert not indicator_warnings([[0, 1], [1], [0]])
-    assert not indicator_warnings([["red", "round"], ["round", "red"]])

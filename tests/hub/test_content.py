@@ -41,7 +41,7 @@ STAYS = (
 GOES = (
     *("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
     *("merges.txt", "spiece.model", "added_tokens.json", "chat_template.jinja", "README.md", "LICENSE"),
-    *("eval_results.json", "all_results.json", "predict_results_mnli-mm.txt", "predictions.csv"),
+    *("eval_results.json", "all_results.json", "predict_results_mnli-mm.txt", "predictions.csv", "predictions-mm.csv"),
     *("trainer_state.json", "label_gate.safetensors", "runs/Sep01_host/events.out.tfevents.1.host.2.0"),
     *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json"),
     "adapter_model.safetensors",

@@ -444,10 +444,9 @@ def run(
     with training_args.main_process_first(desc="reading the data"):
         splits = load_splits(data_args, model_args, training_args)
     if data_args.drop_unlabelled:
-        splits = {
-            name: split if name.startswith("test") else drop_unlabelled(split, data_args, task)
-            for name, split in splits.items()
-        }
+        for name in splits:
+            if name == "train" or (training_args.do_eval and name.startswith("validation")):
+                splits[name] = drop_unlabelled(splits[name], data_args, task)
 
     # The labels, their kind and their classes: from the train split, or without one from the model that is evaluated.
     config, labels = None, None
@@ -632,7 +631,7 @@ def run(
                 table = os.path.join(training_args.output_dir, f"predictions{suffix}.csv")
                 write_scores(table, scores, labels)
                 written += [path, table]
-            known = known_labels(splits[name].head(limits[name]), labels, task)
+            known = known_labels(splits[name].head(limits[name]), labels, task, training_args.should_log)
             if known is not None:
                 rows, references = known
                 metrics = {f"predict_{key}": value for key, value in measured(scores[rows], references).items()}
@@ -789,10 +788,12 @@ def drop_unlabelled(split: Split, data_args: DataTrainingArguments, task: Task |
     return split if len(kept) == len(split) else split.select(kept)
 
 
-def known_labels(split: Split, labels: Labels, task: Task | None) -> tuple[np.ndarray, np.ndarray] | None:
+def known_labels(
+    split: Split, labels: Labels, task: Task | None, should_log: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Find the rows to predict that have a label, and those labels as numbers; None if there are no such rows.
 
-    Labels that cannot be read are a warning: a prediction does not need them.
+    Labels that cannot be read are a warning of the process that logs: a prediction does not need them.
     """
     if not all(column in split for column in labels.columns):
         return None
@@ -800,7 +801,8 @@ def known_labels(split: Split, labels: Labels, task: Task | None) -> tuple[np.nd
         rows = labelled_rows(split, labels.columns, task, labels.reading, labels.names)
         return (rows, np.array(labels.encode(split.select(rows)))) if len(rows) else None
     except UsageError as error:
-        logger.warning(f"The predictions are compared with no labels: {error}.")
+        if should_log:
+            logger.warning(f"The predictions are compared with no labels: {error}.")
         return None
 
 

@@ -141,6 +141,10 @@ def test_splits_and_columns_of_a_data_set(run, rows, tmp_path):
     names = ["--train_split_name", "learn", "--validation_split_name", "check", "--test_split_name", "ask"]
     results = run(*TRAIN, *flags, *names, "--remove_splits", "train")
     assert (results["train_samples"], results["eval_samples"], results["predict_samples"]) == (14, 4, 3)
+    # A split without labels that the run does not need is no reason to stop.
+    unlabelled = whole.remove_columns("label").add_column("label", [-1] * 14).cast(features)
+    DatasetDict({"train": whole, "unsupervised": unlabelled, "validation": unlabelled}).save_to_disk(tmp_path / "more")
+    run(*TRAIN, "--dataset_name", tmp_path / "more", "--drop_unlabelled", out=tmp_path / "dropped")
     for words, sentence in (
         ([*names, "--remove_splits", "learn"], "--train_split_name learn is no split of the data"),
         (

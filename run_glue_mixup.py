@@ -45,7 +45,7 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
-from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, path_sentence
+from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, path_sentence, quoted
 from hf_mixup.glue.arguments import parse_arguments, split_names
 from hf_mixup.glue.faults import fault_sentence, is_of_another_process, tell, watch_the_background
 from hf_mixup.glue.folders import (
@@ -318,6 +318,11 @@ class DataTrainingArguments:
                 "--truncation_side says which end of a long text is cut off, and --long_texts head_tail keeps both; "
                 "leave one of them out"
             )
+        if self.weight_column_name in (*self.label_columns, *(self.text_columns or ())):
+            raise UsageError(
+                f"--weight_column_name {quoted(self.weight_column_name)} is the column of the labels or of the texts; "
+                "name that of the weights"
+            )
         if self.label_delimiter == "":
             raise UsageError("--label_delimiter is empty; give what stands between two classes of a row, such as '|'")
         if self.files and (self.split_names or self.remove_splits is not None):
@@ -443,23 +448,28 @@ def run(
     task = None if data_args.task_name is None else get_task(data_args.task_name)
     with training_args.main_process_first(desc="reading the data"):
         splits = load_splits(data_args, model_args, training_args)
-    if data_args.drop_unlabelled:
-        for name in splits:
-            if name == "train" or (training_args.do_eval and name.startswith("validation")):
-                splits[name] = drop_unlabelled(splits[name], data_args, task)
 
     # The labels, their kind and their classes: from the train split, or without one from the model that is evaluated.
     config, labels = None, None
     if "train" in splits:
+        if data_args.drop_unlabelled:
+            splits["train"] = drop_unlabelled(splits["train"], data_args, task)
         labels = infer_labels(splits["train"], data_args.label_columns, task, data_args.reading)
-        if data_args.validation_split is not None:
-            splits["train"], splits["validation"] = hold_out_validation(splits, labels, data_args, training_args.seed)
-        if data_args.shuffle_train_dataset:
-            order = np.random.default_rng(data_args.shuffle_seed).permutation(len(splits["train"]))
-            splits["train"] = splits["train"].select(order)
     else:
         config = load_config(model_args, num_labels=None)
         labels = labels_of_model(config, data_args.label_columns, task, data_args.reading)
+    if data_args.drop_unlabelled and training_args.do_eval:
+        # Only the labels tell whether -1 is a score, a class, or no label.
+        splits |= {
+            name: drop_unlabelled(split, data_args, task, labels)
+            for name, split in splits.items()
+            if name.startswith("validation")
+        }
+    if "train" in splits and data_args.validation_split is not None:
+        splits["train"], splits["validation"] = hold_out_validation(splits, labels, data_args, training_args.seed)
+    if "train" in splits and data_args.shuffle_train_dataset:
+        order = np.random.default_rng(data_args.shuffle_seed).permutation(len(splits["train"]))
+        splits["train"] = splits["train"].select(order)
     check_label_options(labels.kind, labels.num_labels, training_args)
 
     # Which splits are used, and how many rows of each: MNLI has two for validation and two for test.
@@ -779,9 +789,11 @@ def load_splits(
     return without_columns(splits, split_names(data_args.remove_columns, "--remove_columns") or ())
 
 
-def drop_unlabelled(split: Split, data_args: DataTrainingArguments, task: Task | None) -> Split:
+def drop_unlabelled(
+    split: Split, data_args: DataTrainingArguments, task: Task | None, labels: Labels | None = None
+) -> Split:
     """Leave out the rows whose label is -1 or empty, and log how many there are."""
-    kept = labelled_rows(split, data_args.label_columns, task, data_args.reading)
+    kept = labelled_rows(split, data_args.label_columns, task, data_args.reading, labels)
     if len(kept) == 0:
         raise UsageError(f"{split.source} has no row with a label; give labels, or leave --drop_unlabelled out")
     logger.info(f"{len(split) - len(kept)} of {len(split)} rows of {split.source} have no label and are left out.")
@@ -798,7 +810,7 @@ def known_labels(
     if not all(column in split for column in labels.columns):
         return None
     try:
-        rows = labelled_rows(split, labels.columns, task, labels.reading, labels.names)
+        rows = labelled_rows(split, labels.columns, task, labels.reading, labels)
         return (rows, np.array(labels.encode(split.select(rows)))) if len(rows) else None
     except UsageError as error:
         if should_log:

@@ -266,3 +266,19 @@ def test_whole_numbers_are_scores_where_the_user_says_so(run, tmp_path):
     mean = np.mean((answers.prediction - [label for _, label in rows]) ** 2)
     assert results["eval_mse"] == pytest.approx(mean, rel=1e-5) == results["predict_mse"]
     assert json.loads((tmp_path / "out" / "config.json").read_text())["problem_type"] == "regression"
+
+
+def test_minus_one_is_a_score_in_every_file_where_it_is_one_in_the_train_file(run, tmp_path):
+    texts = [text for text, _ in labelled_sentences(COLORS, 8)]
+    train = write_csv(tmp_path / "train.csv", ("sentence", "label"), zip(texts, [-1, 0.5, 2, 1] * 2, strict=True))
+    other = write_csv(tmp_path / "other.csv", ("sentence", "label"), zip(texts[:4], [2, -1, "", 1], strict=True))
+    files = ["--train_file", train, "--validation_file", other, "--test_file", other]
+    results = run(*TRAIN, *files, "--do_eval", "--do_predict", "--drop_unlabelled")
+    assert results["train_samples"] == 8
+    assert results["eval_samples"] == results["predict_samples"] == 3
+
+
+def test_labels_and_texts_are_no_weights(run, rows):
+    for column in ("label", "sentence"):
+        with pytest.raises(UsageError, match=f"--weight_column_name '{column}' is the column of the labels or of the"):
+            run(*TRAIN, "--train_file", rows, "--weight_column_name", column, "--text_column_names", "sentence")

@@ -150,7 +150,7 @@ class Labels:
         as_written = self.kind == "single" and self.reading.is_regression is None
         rows = self._classes(split.values(self.columns[0]) if as_written else values, split)
         described = class_feature(split, self.columns[0])
-        if described is None and self.kind == "multi" and are_indicators(rows, self.num_labels):
+        if described is None and self.kind == "multi" and self._are_indicators(rows):
             return self._in_order([[float(hit) for hit in row] for row in rows])
         positions = self._own_ids(rows, described, split) if described else self._read_ids(rows, split)
         if self.kind == "single":
@@ -185,6 +185,10 @@ class Labels:
                 raise UsageError(f"{split.row_name(row)}: the list of labels holds an empty entry; drop it")
             rows.append([value] if self.kind == "single" else list(value))
         return rows
+
+    def _are_indicators(self, rows: list[list[Any]]) -> bool:
+        """Whether the rows have a 0 or 1 for each class, which here are no names of classes."""
+        return not {"0", "1"} <= set(self.names) and are_indicators(rows, self.num_labels)
 
     def _own_ids(self, rows: list[list[int]], described: ClassLabel, split: Split) -> list[list[int]]:
         """Look up ids of a split's own class names."""
@@ -409,13 +413,21 @@ def labels_of_model(
     """
     if reading.extra:
         raise UsageError("--extra_labels adds classes to those of the train rows; give them, or leave it out")
+    labels = _labels_of_model(config, label_columns, task, reading)
+    _check_reading(labels, len(label_columns), task is not None)
+    return labels
+
+
+def _labels_of_model(
+    config: PreTrainedConfig, label_columns: tuple[str, ...], task: Task | None, reading: Reading
+) -> Labels:
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise UsageError(
             "the model has no trained classifier, so its labels are not known without --train_file; "
             "give the train file, or the folder of a model that this script trained"
         )
     if task is not None:
-        return task_labels(task, label_columns)
+        return replace(task_labels(task, label_columns), reading=reading)
     names = model_names(config.id2label)
     twice = repeated(names)
     if twice is not None:
@@ -450,15 +462,18 @@ def _labels_from_values(train: Split, label_columns: tuple[str, ...], reading: R
         names = _sorted_names([entry for entry in entries if entry is not None], train, reading.extra)
         if len(names) < 2:
             raise UsageError(f"{train.source} has lists of labels with {len(names)} different classes; two are needed")
+        if "-1" in names and "-1" not in reading.extra:
+            row = next(row for row, value in enumerate(values) if "-1" in map(str, value))
+            raise UsageError(f"{train.row_name(row)}: {_UNLABELLED}")
         return Labels("multi", names, names, label_columns, False, origin, reading)
-    numbers = all(_is_number(value) for value in values)
-    if reading.is_regression and not numbers:
-        row = next(row for row, value in enumerate(values) if parse_float(str(value)) is None)
-        raise UsageError(
-            f"{train.row_name(row)}: the label {quoted(values[row])} should be a number for --do_regression true"
-        )
-    are_scores = reading.is_regression is not False and any(isinstance(value, float) for value in values)
-    if numbers and (reading.is_regression or are_scores):
+    if reading.is_regression:
+        for row, value in enumerate(values):
+            if not _is_number(value) and not (isinstance(value, str) and parse_float(value) is not None):
+                raise UsageError(
+                    f"{train.row_name(row)}: the label {quoted(value)} should be a number for --do_regression true"
+                )
+    are_scores = reading.is_regression is None and any(isinstance(value, float) for value in values)
+    if reading.is_regression or (are_scores and all(map(_is_number, values))):
         return Labels("regression", (), (), label_columns, False, origin, reading)
     names = _sorted_names(values, train, reading.extra)
     if len(names) < 2:
@@ -521,19 +536,20 @@ def labelled_rows(
     label_columns: Sequence[str],
     task: Task | None,
     reading: Reading = Reading(),
-    classes: Sequence[str] = (),
+    labels: Labels | None = None,
 ) -> NDArray[np.int64]:
-    """Find the rows that have a label: those where it is neither -1 nor empty.
+    """Find the rows that have a label: those where it is neither -1 (also as a list of classes) nor empty.
 
-    Where labels are scores, -1 is a score, but not for the GLUE task with scores. Among numbers, words such as NA are
-    empty too.
+    Where labels are scores, -1 is a score, but not for the GLUE task with scores, and not where all rows have it.
+    Among numbers, words such as NA are empty too.
 
     Args:
         split: the rows.
         label_columns: the label columns; all of them must have a label.
         task: the GLUE task.
         reading: how the columns are read.
-        classes: the classes, if they are known; -1 may be one of them.
+        labels: what the labels are, if that is known; else numbers with a decimal point are scores, and -1 is no class
+            unless `reading` says so.
 
     Returns:
         their positions in the split.
@@ -544,14 +560,17 @@ def labelled_rows(
     for column in label_columns:
         require_column(split, column, "label column", "--label_column_name")
     distinct, positions = split.distinct(label_columns)
+    is_class = "-1" in (*reading.extra, *(labels.names if labels else ()))
+    are_scores = reading.is_regression if labels is None else labels.kind == "regression"
+    if task is not None or len(label_columns) > 1:
+        are_scores = False
     labelled = np.ones(len(distinct), dtype=bool)
     for column in label_columns:
-        is_value = "-1" in (*classes, *reading.extra) or (task is None and reading.is_regression is True)
-        labelled &= _labelled(distinct.values(column), is_value, task is not None or reading.is_regression is False)
+        labelled &= _labelled(distinct.values(column), is_class, are_scores)
     return np.flatnonzero(labelled[positions])
 
 
-def _labelled(values: list[Any], minus_one_is_value: bool, are_classes: bool) -> NDArray[np.bool_]:
+def _labelled(values: list[Any], is_class: bool, are_scores: bool | None) -> NDArray[np.bool_]:
     words = [str(value).strip().lower() for value in values]
     empty = np.array([_is_empty(value) for value in values], dtype=bool)
     missing = empty | np.array([word in _MISSING_WORDS for word in words], dtype=bool)
@@ -559,11 +578,11 @@ def _labelled(values: list[Any], minus_one_is_value: bool, are_classes: bool) ->
     others = [number for number, is_missing in zip(numbers, missing, strict=True) if not is_missing]
     if others and None not in others:
         empty = missing
-    # Without a flag, numbers with a decimal point are scores.
-    are_scores = bool(others) and None not in others and not all(map(_INTEGER.fullmatch, np.array(words)[~missing]))
-    if minus_one_is_value or (are_scores and not are_classes):
+    if are_scores is None:
+        are_scores = None not in others and not all(map(_INTEGER.fullmatch, np.array(words)[~missing]))
+    if is_class or (are_scores and any(number != -1 for number in others)):
         return ~empty
-    return ~empty & np.array([number != -1 for number in numbers], dtype=bool)
+    return ~empty & np.array([parse_float(word.strip("[]")) != -1 for word in words], dtype=bool)
 
 
 def _is_empty(value: Any) -> bool:

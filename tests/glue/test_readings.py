@@ -88,7 +88,12 @@ def test_lists_of_two_in_which_each_row_has_a_0_and_a_1_are_no_classes():
     assert infer_labels(split, LABEL, None).encode(split) == [[0, 1], [1, 0]]
     # Of different lengths they name the classes of the row.
     split = rows([0, 1], [1], kind="json")
-    assert infer_labels(split, LABEL, None).encode(split) == [[1, 1], [0, 1]]
+    labels = infer_labels(split, LABEL, None)
+    assert labels.encode(split) == [[1, 1], [0, 1]]
+    # So they do in a file that has rows of one length alone, by itself or row by row.
+    assert labels.encode(rows([0, 1], [0, 1], kind="json")) == [[1, 1], [1, 1]]
+    divided = infer_labels(rows("0|1", "1", "0"), LABEL, None, Reading("|"))
+    assert divided.encode(rows("0|1")) == [[1, 1]]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
@@ -174,6 +179,17 @@ def test_extra_classes_that_cannot_be(split, columns, task, sentence):
             Reading(),
             [0, 2],
         ),
+        (
+            split_of({"a": ["0.5", "-1", "1.0"], "b": ["0.5", "-1", "0.0"]}, kind="csv"),
+            ("a", "b"),
+            None,
+            Reading(),
+            [0, 2],
+        ),
+        (rows([1, 2], [-1], [], -1, None, kind="json"), LABEL, None, Reading(), [0, 2]),
+        (rows("[1, 2]", "[-1]", "[]"), LABEL, None, Reading(), [0, 2]),
+        (rows("1|2", "-1", "2"), LABEL, None, Reading("|"), [0, 2]),
+        (rows("-1", "-1"), LABEL, None, Reading(is_regression=True), []),
         (hub([0, -1, None, 1], ClassLabel(names=["a", "b"])), LABEL, "mrpc", Reading(), [0, 3]),
         (hub([0.5, -1.0], Value("float32")), LABEL, "stsb", Reading(), [0]),
     ],
@@ -182,11 +198,55 @@ def test_rows_with_a_label(split, columns, task, reading, kept):
     assert labelled_rows(split, columns, task and get_task(task), reading).tolist() == kept
 
 
+def test_known_labels_tell_what_minus_one_is():
+    # Whole numbers alone, which by themselves would be classes.
+    other = rows("2", "-1", "", "0")
+    scores = infer_labels(rows("1.5", "2.0", "-1.0"), LABEL, None)
+    assert labelled_rows(other, LABEL, None, labels=scores).tolist() == [0, 1, 3]
+    config = BertConfig(architectures=["BertForSequenceClassification"], id2label={0: "-1", 1: "0", 2: "2"})
+    classes = labels_of_model(config, LABEL, None)
+    assert labelled_rows(other, LABEL, None, labels=classes).tolist() == [0, 1, 3]
+    assert labelled_rows(
+        rows("2.0", "-1.0"), LABEL, None, labels=infer_labels(rows("2", "0"), LABEL, None)
+    ).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("split", "reading"),
+    [
+        (rows([1, 2], [-1], kind="json"), Reading()),
+        (rows("[1, 2]", "[-1]"), Reading()),
+        (rows("1|2", "-1"), Reading("|")),
+    ],
+)
+def test_minus_one_in_a_list_is_no_class_either(split, reading):
+    with pytest.raises(UsageError, match="row 2: the label -1 stands for 'unlabelled'"):
+        infer_labels(split, LABEL, None, reading)
+    with_it = infer_labels(split, LABEL, None, Reading(reading.delimiter, extra=("-1",)))
+    assert with_it.names == ("-1", "1", "2") and with_it.encode(split) == [[0, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "reading", "sentence"),
+    [
+        ({}, Reading(is_regression=True), "--do_regression true does not go with the labels of the model"),
+        ({}, Reading("|"), "--label_delimiter divides the texts of one label column into classes; leave it out"),
+        ({"problem_type": "regression"}, Reading(is_regression=False), "--do_regression false does not go with"),
+    ],
+)
+def test_flags_that_do_not_go_with_a_trained_model(options, reading, sentence):
+    config = BertConfig(architectures=["BertForSequenceClassification"], id2label={0: "a", 1: "b"}, **options)
+    with pytest.raises(UsageError, match=sentence):
+        labels_of_model(config, LABEL, None, reading)
+
+
 @pytest.mark.parametrize(
     ("split", "reading", "kind", "encoded"),
     [
         (rows("1", "5", "3"), Reading(is_regression=True), "regression", [1.0, 5.0, 3.0]),
         (rows(1, 5, kind="json"), Reading(is_regression=True), "regression", [1.0, 5.0]),
+        (rows("1", "2.5", kind="json"), Reading(is_regression=True), "regression", [1.0, 2.5]),
+        (rows("1", 2, kind="json"), Reading(is_regression=True), "regression", [1.0, 2.0]),
         (rows("1.0", "5.0", "1"), Reading(is_regression=False), "single", [0, 1, 0]),
         (rows(1.0, 5, kind="json"), Reading(is_regression=False), "single", [0, 1]),
         (rows("1", "5"), Reading(), "single", [0, 1]),
@@ -202,6 +262,7 @@ def test_scores_or_classes_as_the_user_says(split, reading, kind, encoded):
     ("split", "task", "is_regression", "sentence"),
     [
         (rows("1", "x"), None, True, "row 2: the label 'x' should be a number for --do_regression true"),
+        (rows(1, True, kind="json"), None, True, "row 2: the label True should be a number for --do_regression true"),
         (rows("1.5", "2"), None, False, "has the label 1.5, which should be a name or a whole number"),
         (rows("1", "0"), "mrpc", True, "--do_regression true does not go with the labels of task mrpc"),
         (rows("1", "0"), "stsb", False, "--do_regression false does not go with the labels of task stsb"),

@@ -32,6 +32,8 @@ from hf_mixup.trainer.checkpoints import disk_fault
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz")
 # Rows that are in memory while a file is read.
 CHUNK = 10_000
+# What an Arrow stream ends with.
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 # Another one for readers that make something else of the same file.
 _VERSION = 1
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -89,7 +91,7 @@ def read_file(path: str, delimiter: str | None = None, cache_dir: str | None = N
     """Read a file into a table.
 
     The table is a file in the cache of `datasets` (`cache_dir`, or `HF_DATASETS_CACHE`). It is used again as long as
-    the file stays as it is, by its path, size, time of change and place on the disk.
+    the file stays as it is, by its path, size, times of change and place on the disk.
 
     Args:
         path: the file, of a kind that `check_file` admits.
@@ -97,7 +99,8 @@ def read_file(path: str, delimiter: str | None = None, cache_dir: str | None = N
         cache_dir: the folder of the cache.
 
     Raises:
-        UsageError: the file cannot be read, is broken or has no rows, or the cache cannot be written.
+        UsageError: the file cannot be read, is broken, has no rows or changes meanwhile, or the cache cannot be
+            written.
         OSError: the disk is full.
 
     Example:
@@ -105,12 +108,13 @@ def read_file(path: str, delimiter: str | None = None, cache_dir: str | None = N
         ['sentence', 'label']
     """
     try:
-        status = os.stat(path)
-        key = [_VERSION, delimiter, os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino]
-        place = cache_file("rows", json.dumps(key), cache_dir)
-        if not place.exists():
+        state = _state(path)
+        place = cache_file("rows", json.dumps([_VERSION, delimiter, os.path.abspath(path), *state]), cache_dir)
+        if not _is_whole(place):
             with _new_file(place) as file:
                 _write(_READERS[kind_of(path)](path, delimiter), file, path)
+                if _state(path) != state:
+                    raise UsageError(f"{path} changed while it was read; start again when it stays as it is")
     except MemoryError as error:
         raise UsageError(f"{path} does not fit into the memory of this machine; give a part of it") from error
     except UnicodeDecodeError as error:
@@ -122,6 +126,22 @@ def read_file(path: str, delimiter: str | None = None, cache_dir: str | None = N
             raise
         raise UsageError(f"{path} cannot be read: {error.strerror or first_line(error)}") from error
     return Dataset.from_file(str(place))
+
+
+def _state(path: str) -> list[int]:
+    """What changes with the content of a file; programs may set back all of these but the last."""
+    status = os.stat(path)
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a table is there, to its last byte: of one that is cut off, Arrow may read the rows that are left."""
+    try:
+        with place.open("rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except OSError:
+        return False
 
 
 def cache_file(name: str, key: str, cache_dir: str | None) -> Path:

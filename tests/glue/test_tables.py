@@ -204,11 +204,44 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
     os.replace(tmp_path / "c.csv", path)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert texts() == ["two"] and len(read) == 2
+    # At the same place on the disk.
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text().replace("two", "six"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert texts() == ["six"] and len(read) == 3
     assert first.values("text") == ["one"]
     with pytest.raises(UsageError, match="it looks comma-separated"):
         load_local_split(path, ";", cache)
     assert sorted(os.listdir(cache)) == ["hf_mixup"]
     assert all(name.startswith("rows-") for name in os.listdir(tmp_path / "cache" / "hf_mixup"))
+
+
+@pytest.mark.parametrize("kept", ["nothing", "a part of a row", "the first chunk", "all but the end"])
+def test_a_damaged_cache_is_written_again(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(tables, "CHUNK", 2)
+    path = write(tmp_path, "rows.csv")
+    load_local_split(path, cache_dir=str(tmp_path))
+    (place,) = (tmp_path / "hf_mixup").iterdir()
+    with pa.OSFile(str(place)) as file:
+        pa.ipc.open_stream(file).read_next_batch()
+        end = file.tell()
+    size = {"nothing": 0, "a part of a row": end - 9, "the first chunk": end, "all but the end": -3}[kept]
+    place.write_bytes(place.read_bytes()[:size])
+    assert values(load_local_split(path, cache_dir=str(tmp_path))) == ROWS
+
+
+def test_a_file_that_changes_while_it_is_read_is_one_sentence(tmp_path, monkeypatch):
+    path = write(tmp_path, "rows.csv")
+    reader = tables._READERS["csv"]
+
+    def read(*given):
+        with open(path, "a") as file:
+            file.write("late,red\n")
+        return reader(*given)
+
+    monkeypatch.setitem(tables._READERS, "csv", read)
+    with pytest.raises(UsageError, match="rows.csv changed while it was read; start again when it stays as it is"):
+        load_local_split(path, cache_dir=str(tmp_path))
+    assert list((tmp_path / "hf_mixup").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):

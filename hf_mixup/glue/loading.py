@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
@@ -236,10 +236,9 @@ def load_local_split(paths: str | Sequence[str], delimiter: str | None = None, c
     kind = kinds.pop()
     tables = [read_file(path, delimiter, cache_dir) for path in paths]
     names = [Path(path).name for path in paths]
-    for path, table, name in zip(paths, tables, names, strict=True):
+    for table, name in zip(tables, names, strict=True):
         _check_rows(Split(table, name, kind, range(1, len(table) + 1)))
-        if path != paths[0]:
-            _check_same_columns(paths[0], tables[0], path, table, kind)
+    _check_same_columns(paths, tables, kind)
     data = tables[0] if len(tables) == 1 else concatenate_datasets(tables)
     # So that transformers does not take it for a data set of the Hub.
     data.info.builder_name = kind
@@ -248,25 +247,27 @@ def load_local_split(paths: str | Sequence[str], delimiter: str | None = None, c
     return Split(data, source, kind, range(1, len(data) + 1), files)
 
 
-def _check_same_columns(first: str, wanted: Dataset, path: str, table: Dataset, kind: str) -> None:
-    """Check that a file can follow another one: the keys of JSON objects may be missing, columns may not.
+def _check_same_columns(paths: Sequence[str], tables: Sequence[Dataset], kind: str) -> None:
+    """Check that files can follow one another: the keys of JSON objects may be missing, columns may not.
 
     Raises:
         UsageError: if not.
     """
-    differing = set(wanted.column_names) ^ set(table.column_names)
-    if differing and kind != "json":
-        raise UsageError(
-            f"{first} and {path} do not have the same columns (only one has {listed(sorted(differing))}); give files "
-            "with the same columns"
-        )
-    types = {field.name: field.type for field in wanted.data.schema}
-    for field in table.data.schema:
-        if types.get(field.name, field.type) != field.type:
+    found: dict[str, tuple[str, Any]] = {}
+    for path, table in zip(paths, tables, strict=True):
+        differing = set(tables[0].column_names) ^ set(table.column_names)
+        if differing and kind != "json":
             raise UsageError(
-                f"{first} and {path} have values of different types in the column {quoted(field.name)}; write them in "
-                "one way"
+                f"{paths[0]} and {path} do not have the same columns (only one has {listed(sorted(differing))}); give "
+                "files with the same columns"
             )
+        for name, feature in table.features.items():
+            # A column without a value goes with all others.
+            if feature != Value("null") and found.setdefault(name, (path, feature))[1] != feature:
+                raise UsageError(
+                    f"{found[name][0]} and {path} have values of different types in the column {quoted(name)}; write "
+                    "them in one way"
+                )
 
 
 def _check_rows(split: Split) -> None:

@@ -2,7 +2,7 @@
 
 A table holds what its files hold. A column of texts has the type string; the cells of a CSV or TSV file are all texts.
 Any other column of a JSON file has the type binary and holds each value as JSON, so that 1, 1.0 and "1" stay what they
-are. The columns of a Parquet file keep their types.
+are. The columns of a Parquet file keep their types. A column without a value has the type null.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset
+from datasets import Dataset, Features
 
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, quoted, repeated
 from hf_mixup.trainer.checkpoints import disk_fault
@@ -278,18 +278,20 @@ def _json_tables(path: str, delimiter: str | None) -> Iterator[pa.Table]:
 
     What a column holds shows in its last row only, so the file is read twice.
     """
-    are_texts: dict[str, bool] = {}
+    types: dict[str, pa.DataType] = {}
     for rows in _json_chunks(path):
         for row in rows:
             for name, value in row.items():
-                are_texts[name] = are_texts.get(name, True) and (value is None or isinstance(value, str))
+                known = types.setdefault(name, pa.null())
+                if value is not None and known != pa.binary():
+                    types[name] = pa.string() if isinstance(value, str) else pa.binary()
     for rows in _json_chunks(path):
         arrays = {}
-        for name, is_text in are_texts.items():
+        for name, kind in types.items():
             values = [row.get(name) for row in rows]
-            if not is_text:
+            if kind == pa.binary():
                 values = [None if value is None else json.dumps(value).encode() for value in values]
-            arrays[name] = pa.array(values, pa.string() if is_text else pa.binary())
+            arrays[name] = pa.array(values, kind)
         if arrays:
             yield pa.table(arrays)
 
@@ -372,7 +374,10 @@ def one_object_sentence(source: str) -> str:
 
 
 def _parquet_tables(path: str, delimiter: str | None) -> Iterator[pa.Table]:
-    """The columns with their types, categories as the values they stand for, and without the index of pandas."""
+    """The columns with their types, but categories as the values they stand for, and all texts of one type.
+
+    Without the index of pandas, and without columns of types that `datasets` has no name for, such as maps.
+    """
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -380,17 +385,27 @@ def _parquet_tables(path: str, delimiter: str | None) -> Iterator[pa.Table]:
             if twice is not None:
                 raise UsageError(f"{path} has the column {quoted(twice)} twice; rename or drop one of them")
             index = (schema.pandas_metadata or {}).get("index_columns", ())
-            names = [name for name in schema.names if name not in index]
+            names = [field.name for field in schema if field.name not in index and _has_feature(field)]
             for batch in file.iter_batches(CHUNK, columns=names):
                 table = pa.Table.from_batches([batch])
                 for position, field in enumerate(table.schema):
-                    if pa.types.is_dictionary(field.type):
-                        values = table[position].cast(field.type.value_type)
-                        table = table.set_column(position, field.name, values)
+                    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+                    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+                        kind = pa.string()
+                    if kind != field.type:
+                        table = table.set_column(position, field.name, table[position].cast(kind))
                 if len(table):
                     yield table
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UsageError(f"{path} is not a valid Parquet file: {cut(as_one_line(error), 400)}") from error
+
+
+def _has_feature(field: pa.Field) -> bool:
+    try:
+        Features.from_arrow_schema(pa.schema([field]))
+    except ValueError:
+        return False
+    return True
 
 
 _READERS: dict[str, Callable[[str, str | None], Iterator[pa.Table]]] = {

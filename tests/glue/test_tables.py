@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,6 +125,35 @@ def test_parquet_columns_keep_their_types(tmp_path):
     assert load_local_split(str(tmp_path / "named.parquet")).feature("label").names == ["no", "yes"]
 
 
+def test_parquet_files_of_several_programs_go_together(tmp_path):
+    columns = {"text": ["a", "b"], "label": ["x", "y"]}
+    maps = pa.array([[("key", 1)], None], pa.map_(pa.string(), pa.int64()))
+    parts = {
+        "a": pa.table({**columns, "more": pa.nulls(2), "map": maps}),
+        "b": pa.table(
+            {name: pa.array(column, pa.large_string()) for name, column in columns.items()} | {"more": [1, 2]}
+        ),
+        "c": pa.table(
+            {name: pa.array(column).dictionary_encode() for name, column in columns.items()} | {"more": [3, 4]}
+        ),
+    }
+    paths = [str(tmp_path / f"{name}.parquet") for name in parts]
+    for path, part in zip(paths, parts.values(), strict=True):
+        pq.write_table(part, path)
+    split = load_local_split(paths)
+    assert values(split) == 3 * [("a", "x"), ("b", "y")] and split.values("more") == [None, None, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("feature", [ClassLabel(names=["y", "x"]), Value("int64")])
+def test_parquet_files_with_other_names_for_their_ids_do_not_go_together(tmp_path, feature):
+    paths = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    for path, own in zip(paths, (ClassLabel(names=["x", "y"]), feature), strict=True):
+        data = {"text": ["a", "b"], "label": [0, 1]}
+        Dataset.from_dict(data, Features({"text": Value("string"), "label": own})).to_parquet(path)
+    with pytest.raises(UsageError, match="have values of different types in the column 'label'"):
+        load_local_split(paths)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -172,6 +202,13 @@ def test_json_files_may_lack_keys_but_not_differ_in_types(tmp_path):
     third = write_json_lines(tmp_path / "c.jsonl", [{"text": "a", "label": "x"}])
     with pytest.raises(UsageError, match="values of different types in the column 'label'; write them in one way"):
         load_local_split([first, third])
+    # A column without a value goes with all others, which have to go together.
+    empty = write_json_lines(tmp_path / "d.jsonl", [{"text": "d", "label": 3, "more": None}])
+    split = load_local_split([empty, first, second])
+    assert values(split) == [("d", 3), ("a", 1), ("b", 2)] and split.values("more") == [None, None, "m"]
+    number = write_json_lines(tmp_path / "e.jsonl", [{"text": "e", "label": 4, "more": 1}])
+    with pytest.raises(UsageError, match="b.jsonl and .*e.jsonl have values of different types in the column 'more'"):
+        load_local_split([empty, first, second, number])
 
 
 def test_files_that_do_not_go_together(tmp_path):

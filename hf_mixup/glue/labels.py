@@ -179,7 +179,8 @@ class Labels:
                 )
             if self.kind == "multi" and not isinstance(value, (list, tuple)):
                 raise UsageError(
-                    f"{split.row_name(row)}: the label {quoted(value)} should be a list of classes like the others"
+                    f"{split.row_name(row)}: the label {quoted(value)} should be a list of classes like the others, "
+                    "or a text that --label_delimiter divides"
                 )
             if self.kind == "multi" and None in value:
                 raise UsageError(f"{split.row_name(row)}: the list of labels holds an empty entry; drop it")
@@ -611,7 +612,8 @@ def row_weights(split: Split, column: str) -> NDArray[np.float32]:
     """Read the weight of each row in the loss, `[rows]`.
 
     Raises:
-        UsageError: if the column does not exist, or a weight is no number of at least 0; the sentence names the row.
+        UsageError: if the column does not exist, a weight is no number of at least 0 (the sentence names the row), or
+            all are 0.
     """
     require_column(split, column, "weight column", "--weight_column_name")
     distinct, positions = split.distinct([column])
@@ -624,6 +626,11 @@ def row_weights(split: Split, column: str) -> NDArray[np.float32]:
                 "number of at least 0"
             )
         weights.append(number)
+    if not any(weights):
+        raise UsageError(
+            f"{split.source} has the weight 0 in column {quoted(column)} in all rows to train on; give some of them a "
+            "weight above 0"
+        )
     return np.array(weights, dtype=np.float32)[positions]
 
 

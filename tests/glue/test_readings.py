@@ -240,6 +240,20 @@ def test_flags_that_do_not_go_with_a_trained_model(options, reading, sentence):
         labels_of_model(config, LABEL, None, reading)
 
 
+def test_a_flag_that_a_trained_model_needs_is_named():
+    config = BertConfig(
+        architectures=["BertForSequenceClassification"],
+        id2label={0: "a", 1: "b"},
+        problem_type="multi_label_classification",
+    )
+    split = rows("a|b", "b")
+    with pytest.raises(
+        UsageError, match="row 1: the label 'a.b' should be a list .*, or a text that --label_delimiter"
+    ):
+        labels_of_model(config, LABEL, None).encode(split)
+    assert labels_of_model(config, LABEL, None, Reading("|")).encode(split) == [[1, 1], [0, 1]]
+
+
 @pytest.mark.parametrize(
     ("split", "reading", "kind", "encoded"),
     [
@@ -280,6 +294,8 @@ def test_weights_of_rows():
     for wrong in ("-1", "", "nan", "inf", "x"):
         with pytest.raises(UsageError, match=r"row 2: the weight .* in column 'w' should be a finite number"):
             row_weights(split_of({"w": ["1", wrong]}, kind="csv"), "w")
+    with pytest.raises(UsageError, match="train.csv has the weight 0 in column 'w' in all rows to train on"):
+        row_weights(split_of({"w": ["0", "0.0"]}, "train.csv", "csv"), "w")
     with pytest.raises(UsageError, match="no weight column 'v'.*--weight_column_name"):
         row_weights(split_of({"w": [1.0], "text": ["a"]}), "v")
 

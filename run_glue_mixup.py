@@ -25,6 +25,7 @@ from pickle import UnpicklingError
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import transformers
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
@@ -545,14 +546,7 @@ def run(
     lengths = {}
     with training_args.main_process_first(desc="dataset map pre-processing"):
         for name, dataset in texts.items():
-            encoded = dataset.map(
-                encoder,
-                batched=True,
-                remove_columns=dataset.column_names,
-                load_from_cache_file=not data_args.overwrite_cache,
-                num_proc=data_args.preprocessing_num_workers,
-                desc=f"Running tokenizer on {name}",
-            )
+            encoded = tokenize(dataset, encoder, name, data_args)
             lengths[name] = encoded.with_format("numpy")[LENGTH][:]
             tokenized[name] = encoded.remove_columns(LENGTH)
             if name in encoded_labels:
@@ -842,6 +836,31 @@ def hold_out_validation(
     elif labels.kind == "soft":
         classes = [int(np.argmax(row)) for row in labels.encode(splits["train"])]
     return split_off_validation(splits["train"], data_args.validation_split, seed, classes)
+
+
+def tokenize(dataset: Dataset, encoder: Encoder, name: str, data_args: DataTrainingArguments) -> Dataset:
+    """Turn texts into tokens, or take them from the cache.
+
+    Raises:
+        UsageError: what the cache holds was cut off, as by a crash of the machine.
+    """
+    encoded = None
+    try:
+        encoded = dataset.map(
+            encoder,
+            batched=True,
+            remove_columns=dataset.column_names,
+            load_from_cache_file=not data_args.overwrite_cache,
+            num_proc=data_args.preprocessing_num_workers,
+            desc=f"Running tokenizer on {name}",
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        # Errors of the system have a number, those of Arrow about what it reads do not.
+        if getattr(error, "errno", None) is not None:
+            raise
+    if encoded is None or len(encoded) != len(dataset):
+        raise UsageError(f"the tokens of the {name} texts in the cache are damaged; add --overwrite_cache")
+    return encoded
 
 
 def load_config(model_args: ModelArguments, num_labels: int | None) -> PreTrainedConfig:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from safetensors.numpy import load_file
@@ -235,6 +236,26 @@ def test_tokens_of_a_file_are_kept(run, rows, tmp_path, monkeypatch):
         trained(run, tmp_path / "four", "--train_file", rows, "--preprocessing_num_workers", 2, "--overwrite_cache"),
         load_file(tmp_path / "three" / "model.safetensors"),
     )
+
+
+def test_tokens_that_are_cut_off_in_the_cache_are_not_used(run, rows, tmp_path, tiny_bert_folder):
+    frame(2500).to_csv(tmp_path / "test.csv", index=False)
+    flags = ["--test_file", tmp_path / "test.csv", "--do_predict", "--cache_dir", tmp_path / "cache"]
+    trained(run, tmp_path / "model", "--train_file", rows)
+    run(*flags, model=tmp_path / "model")
+    (tokens,) = (tmp_path / "cache" / "hf_mixup").glob("cache-*.arrow")
+    whole = tokens.read_bytes()
+    with pa.OSFile(str(tokens)) as file:
+        pa.ipc.open_stream(file).read_next_batch()
+        end = file.tell()
+    for size in (0, end, end + 9):
+        tokens.write_bytes(whole[:size])
+        with pytest.raises(
+            UsageError, match="the tokens of the test texts in the cache are damaged; add --overwrite_c"
+        ):
+            run(*flags, model=tmp_path / "model", out=tmp_path / "other")
+    run(*flags, "--overwrite_cache", model=tmp_path / "model", out=tmp_path / "other")
+    assert len(pd.read_csv(tmp_path / "other" / "predictions.csv")) == 2500
 
 
 def test_a_file_with_another_delimiter(run, rows, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+import hf_mixup
 from hf_mixup.errors import UsageError
 
 # What may become of a text that is too long: `cut` is what transformers does.
@@ -32,8 +33,8 @@ class Encoder:
     382 of 510. The room is what the tokenizer leaves for the text beside the special tokens, which stay; two texts
     share it as the tokenizer does (the longer one loses tokens first), and each of them keeps its two ends.
 
-    The fingerprint that `datasets` computes of it depends on the settings and the files of the tokenizer alone, not on
-    what the tokenizer was used for before.
+    The fingerprint that `datasets` computes of it depends on the settings, the files of the tokenizer and the version
+    of this library alone, not on what the tokenizer was used for before.
 
     Args:
         tokenizer: of either kind for `cut`, a fast one for `head_tail`.
@@ -123,7 +124,8 @@ class Encoder:
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.no_truncation()
             tokenizer.backend_tokenizer.no_padding()
-        return {**self.__dict__, "tokenizer": tokenizer}
+        # Classes are pickled by their names, so that their code does not count.
+        return {**self.__dict__, "tokenizer": tokenizer, "version": hf_mixup.__version__}
 
 
 def _unmasked(encoding: Any) -> list[int]:

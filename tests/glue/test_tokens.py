@@ -179,6 +179,13 @@ def test_the_fingerprint_of_a_tokenizer_in_python():
     assert Hasher.hash(Encoder(ByT5Tokenizer(), ("a",), 9)) == Hasher.hash(Encoder(ByT5Tokenizer(), ("a",), 9))
 
 
+def test_the_tokens_of_another_version_are_not_used(monkeypatch):
+    encoder = Encoder(wordpiece_tokenizer(), ("a",), 9)
+    before = Hasher.hash(encoder)
+    monkeypatch.setattr("hf_mixup.__version__", "9.9")
+    assert Hasher.hash(encoder) != before
+
+
 def test_every_setting_has_a_fingerprint_of_its_own():
     encoder = Encoder(wordpiece_tokenizer(), ("first",), SHORT, "max_length")
     left, added = wordpiece_tokenizer(), wordpiece_tokenizer()

@@ -48,6 +48,7 @@ def parse_arguments(
     parser.check_mappings()
     config_paths, argv = _take_config_paths(list(argv))
     known = parser.flags()
+    parser.check_lists(argv)
     settings = [token for path in config_paths for token in _config_to_argv(path, parser)]
     argv, notices = rewrite_legacy_flags(settings + argv, known)
     try:
@@ -73,6 +74,13 @@ class _Parser(HfArgumentParser):
         for action in self._actions:
             if action.type is str and self.takes_mapping(action):
                 action.type = _kwargs if action.dest.endswith("_kwargs") else _mapping
+
+    def check_lists(self, argv: Sequence[str]) -> None:
+        """Refuse a command line with two flags of one list, of which argparse takes the last one."""
+        for action in self._actions:
+            given = [word for word in argv if word.partition("=")[0] in action.option_strings]
+            if action.nargs == "+" and len(given) > 1:
+                raise UsageError(f"{action.option_strings[0]} is given twice; give it once, with all values after it")
 
     def takes_mapping(self, action: argparse.Action) -> bool:
         """Whether the value of a flag may be a mapping."""

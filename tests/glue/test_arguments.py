@@ -175,3 +175,10 @@ def test_long_settings_are_cut_in_messages(tmp_path, settings):
     with pytest.raises(UsageError) as caught:
         split_names("a," * 3000, "--text_column_names")
     assert len(str(caught.value)) < 400
+
+
+def test_a_list_is_given_once():
+    words = ["--model_name_or_path=m", "--output_dir=o", "--label_names", "one"]
+    with pytest.raises(UsageError, match="--label_names is given twice; give it once, with all values after it"):
+        parse(*words, "--label-names=two")
+    assert parse(*words, "two")[1].label_names == ["one", "two"]

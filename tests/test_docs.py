@@ -2,16 +2,19 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
 
+import run_glue_mixup
 from docs import generate
 from docs.generator import claims, results
 from hf_mixup.compare.evidence import Evidence
 from hf_mixup.compare.grid import make_grid
+from hf_mixup.errors import UsageError
 from hf_mixup.glue.settings import read_settings
 from hf_mixup.methods import METHODS, Mixup
 from hf_mixup.mixing import StepKey
@@ -20,6 +23,7 @@ from tests import tiny
 from tests.compare.test_report import run_line
 from tests.methods import test_every_method
 from tests.modeling import test_families
+from tests.script import QUIET
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -214,3 +218,41 @@ def test_the_example_of_adding_a_family_works(monkeypatch, tmp_path):
     for site, layers in (("word_embeddings", ()), ("hidden", (2,)), ("attention", (1, 2, 3)), ("pooled", ())):
         test_families.test_every_site_equals_hooks_on_the_parent("data2vec-text", site, layers, "sdpa")
     test_families.test_attentionmix_reads_the_attention_of_the_parent("data2vec-text", layer=2, head=3)
+
+
+def test_the_files_and_commands_of_the_page_on_files_work(monkeypatch, tmp_path, tiny_bert_folder):
+    text = (ROOT / "docs" / "your_files.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    commands = 0
+    for language, name, content in re.findall(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if name:
+            Path(name).write_text(content.replace("distilbert-base-uncased", tiny_bert_folder), encoding="utf-8")
+        elif language == "python":
+            exec(compile(content, "your_files.md", "exec"), {})
+        elif language == "csv":
+            assert Path("out/mine/predictions.csv").read_text(encoding="utf-8").startswith(content)
+        else:
+            for line, command in re.findall(r"^# (.*)\n((?:.*\\\n)*.*)\n", content, re.MULTILINE):
+                check_command_on_files(line, shlex.split(command.replace("\\\n", "")))
+                commands += 1
+    assert commands > 20 and commands == text.count("python run_glue_mixup.py")
+
+
+def check_command_on_files(line: str, words: list[str]) -> None:
+    """Run a command of the page, and compare with what its comment says: a refusal, a score or the classes."""
+    argv = ["--max_steps", "1", "--save_strategy", "no", "--max_seq_length", "16", *QUIET, *words[2:]]
+    kind, _, rest = line.partition(": ")
+    if kind == "refused":
+        with pytest.raises(UsageError, match=re.escape(rest)):
+            run_glue_mixup.main(argv)
+        return
+    run_glue_mixup.main(argv)
+    config = json.loads(Path("out/mine/config.json").read_text(encoding="utf-8"))
+    problem, names = config["problem_type"], list(config["id2label"].values())
+    if kind == "a score":
+        assert (problem, len(names)) == ("regression", 1)
+    else:
+        several = kind == "classes of which a row has any number"
+        assert several or kind == "classes"
+        assert problem == ("multi_label_classification" if several else "single_label_classification")
+        assert names == rest.split(", ")

@@ -1,5 +1,9 @@
 """The main job on real weights and real texts; run by make test-slow, with HF_MIXUP_DATA naming the data sets."""
 
+import json
+import sys
+
+import pandas as pd
 import pytest
 
 from run_glue_mixup import main
@@ -50,8 +54,21 @@ def test_regression_of_pairs_on_stsb(tmp_path, minilm_folder, data_folder):
 
 
 @pytest.mark.timeout(600)
-def test_the_fixture_of_transformers_own_test_of_run_glue(tmp_path, minilm_folder, data_folder):
-    files = [data_folder / "transformers_fixture_mrpc" / name for name in ("train.csv", "validation.csv")]
-    options = ("--task_name", "mrpc", "--mixup_method", "amplify", "--max_steps", 10, "--warmup_steps", 2)
-    results = run(tmp_path, minilm_folder, "--train_file", files[0], "--validation_file", files[1], *options)
+@pytest.mark.parametrize("method", ["none", "amplify"])
+def test_transformers_own_test_of_run_glue(tmp_path, minilm_folder, data_folder, method, monkeypatch):
+    """Its flags, its rows with the names of their classes, and the accuracy that it asks for; not its weights."""
+    names = {0: "not_equivalent", 1: "equivalent"}
+    flags = ["run_glue.py", "--model_name_or_path", minilm_folder, "--output_dir", tmp_path / "out"]
+    for split in ("train", "validation"):
+        rows = pd.read_csv(data_folder / "transformers_fixture_mrpc" / f"{split}.csv")
+        rows = rows.assign(label=rows.label.map(names))[["label", "sentence1", "sentence2"]]
+        rows.to_csv(tmp_path / f"{split}.csv", index=False)
+        flags += [f"--{split}_file", tmp_path / f"{split}.csv"]
+    flags += ["--do_train", "--do_eval", "--per_device_train_batch_size=2", "--per_device_eval_batch_size=1"]
+    flags += ["--learning_rate=1e-4", "--max_steps=10", "--warmup_steps=2", "--seed=42", "--max_seq_length=128"]
+    monkeypatch.setattr(sys, "argv", [*map(str, flags), "--overwrite_output_dir", "--mixup_method", method])
+    main()
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["eval_accuracy"] >= 0.75
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "equivalent", "1": "not_equivalent"}

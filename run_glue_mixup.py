@@ -6,9 +6,9 @@ Takes every flag of transformers' `run_glue.py` with the same defaults, outputs 
     python run_glue_mixup.py --model_name_or_path bert-base-uncased --task_name mrpc --do_train --do_eval \
         --mixup_method amplify --output_dir out
 
-The data are a GLUE task, another data set of the Hub, or local CSV or JSON files. With `--mixup_method none` the same
-flags and seed give the same model as `run_glue.py`. The whole flow stands in `main` and `run`, to be read and
-changed; the details are in `hf_mixup.glue`.
+The data are a GLUE task, another data set of the Hub, or local files (CSV, TSV, JSON, Parquet). With
+`--mixup_method none` the same flags and seed give the same model as `run_glue.py`. The whole flow stands in `main` and
+`run`, to be read and changed; the details are in `hf_mixup.glue`.
 """
 
 from __future__ import annotations
@@ -119,7 +119,10 @@ class ModelArguments:
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder or name of the tokenizer, if it is not the model's."}
     )
-    cache_dir: str | None = field(default=None, metadata={"help": "Where to keep what is downloaded from the Hub."})
+    cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where to keep what is downloaded from the Hub, and the tables and tokens of local files."},
+    )
     use_fast_tokenizer: bool = field(
         default=True, metadata={"help": "Whether to take a fast tokenizer (of the tokenizers library)."}
     )
@@ -170,7 +173,9 @@ class DataTrainingArguments:
             "choices": [*LONG_TEXTS],
         },
     )
-    overwrite_cache: bool = field(default=False, metadata={"help": "Whether to tokenize cached data sets anew."})
+    overwrite_cache: bool = field(
+        default=False, metadata={"help": "Whether to tokenize texts again whose tokens are in the cache."}
+    )
     pad_to_max_length: bool = field(
         default=True,
         metadata={

@@ -143,7 +143,7 @@ MISTAKES = {
     "a file as a data set": (
         ["--do_train", "--dataset_name", "{train.csv}"],
         {},
-        "is a file; give a CSV or JSON file",
+        "is a file; give it with --train_file, or give a folder",
     ),
     "a JSON file column by column": (
         ["--do_train", "--train_file", "{train.json}"],

@@ -22,9 +22,9 @@ This writes `out/mine-calibrated`, a checkpoint like `out/mine` except for the l
 are divided by the temperature. So `pipeline("text-classification", model="out/mine-calibrated")` is calibrated in
 plain transformers, with nothing else to load or to remember. `out/mine` stays as it is.
 
-- **The rows.** Give labelled texts that the model was not trained on, some hundred or more, in a CSV or JSON file like
-  those of [training](../README.md#in-place-of-run_gluepy). Their labels should be right. Cut the texts as in training:
-  `--max_seq_length`, 128 by default.
+- **The rows.** Give labelled texts that the model was not trained on, some hundred or more, in a file like those of
+  training: CSV, TSV, JSON or Parquet ([your_files.md](your_files.md)). Their labels should be right. Cut the texts as
+  in training: `--max_seq_length`, 128 by default.
 - **The numbers.** NLL, expected calibration error (ECE) over 15 bins and Brier score, before and after, are printed
   and written into the model card and into `calibration` of `config.json`; `reliability.png` in the new folder shows
   accuracy against confidence. Rows that fitted the temperature would flatter it. So the rows are divided into five

@@ -250,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True, type=Path, metavar="FOLDER", help="where the results go")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", nargs="+", help="a text, or two that are read as a pair")
-    what.add_argument("--file", help="a CSV or JSON file of texts")
+    what.add_argument("--file", help="a file of texts, CSV, TSV, JSON or Parquet")
     parser.add_argument("--partner", nargs="+", metavar="TEXT", help="what --text is mixed with")
     parser.add_argument("--layer", type=whole_from(0, 10_000), help="for maps: the block, from 1")
     parser.add_argument("--head", type=_head, help="for maps: the head, from 0, or average (default: average)")

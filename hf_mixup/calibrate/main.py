@@ -339,7 +339,9 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, metavar="FOLDER", help="folder of a trained classifier, which stays as it is"
     )
     parser.add_argument(
-        "file", metavar="FILE", help="a CSV or JSON file of labelled texts that the model was not trained on"
+        "file",
+        metavar="FILE",
+        help="labelled texts that the model was not trained on, as CSV, TSV, JSON or Parquet",
     )
     parser.add_argument(
         "--output_dir", type=Path, metavar="DIR", help="a new or empty folder (default: FOLDER-calibrated)"

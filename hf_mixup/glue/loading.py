@@ -291,7 +291,7 @@ def load_hub_splits(name: str, config_name: str | None, cache_dir: str | None, t
         UsageError: if it does not exist, cannot be reached, is broken, has no such configuration, or an empty split.
     """
     if Path(name).is_file():
-        raise UsageError(f"--dataset_name {name} is a file; give a CSV or JSON file with --train_file, or a folder")
+        raise UsageError(f"--dataset_name {name} is a file; give it with --train_file, or give a folder")
     if not Path(name).exists() and (Path(name).is_absolute() or name.startswith((".", "~"))):
         raise UsageError(f"the folder {name} does not exist; check --dataset_name")
     what = f"{name} ({config_name})" if config_name else name

@@ -404,7 +404,7 @@ def test_a_split_without_rows_is_refused(tmp_path, monkeypatch):
 
 def test_a_data_set_that_is_a_file_or_nowhere(tmp_path):
     file = write_csv(tmp_path / "a.csv", ("text", "label"), [("a", 1)])
-    with pytest.raises(UsageError, match="a.csv is a file; give a CSV or JSON file with --train_file"):
+    with pytest.raises(UsageError, match="a.csv is a file; give it with --train_file"):
         loading.load_hub_splits(file, None, None, None)
     with pytest.raises(UsageError, match="nowhere does not exist; check --dataset_name"):
         loading.load_hub_splits(str(tmp_path / "nowhere"), None, None, None)

@@ -73,7 +73,8 @@ def write_rows(path: Path, rows: int, words: list[str]) -> None:
 
 def words_of(model: str) -> list[str]:
     """Words that are one token each."""
-    return sorted(word for word in AutoTokenizer.from_pretrained(model).get_vocab() if word.isascii() and word.isalpha())
+    known = AutoTokenizer.from_pretrained(model).get_vocab()
+    return sorted(word for word in known if word.isascii() and word.isalpha())
 
 
 def run(side: str, folder: Path, options: argparse.Namespace) -> dict:

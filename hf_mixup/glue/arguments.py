@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
@@ -20,6 +21,9 @@ from hf_mixup.errors import (
 )
 from hf_mixup.glue.legacy import LEGACY_FLAGS, rewrite_legacy_flags
 from hf_mixup.glue.settings import check_mapping, option_text, read_settings
+
+# The types of the fields of a dataclass, which there are hundreds of.
+_types_of = cache(get_type_hints)
 
 _CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 
@@ -85,7 +89,7 @@ class _Parser(HfArgumentParser):
     def takes_mapping(self, action: argparse.Action) -> bool:
         """Whether the value of a flag may be a mapping."""
         # The types of its fields are those that argparse knows.
-        return any("dict" in str(get_type_hints(each).get(action.dest)) for each in self.dataclass_types)
+        return any("dict" in str(_types_of(each).get(action.dest)) for each in self.dataclass_types)
 
     def flags(self) -> list[str]:
         """All flags with their dashes."""

@@ -77,7 +77,7 @@ from hf_mixup.glue.predictions import write_predictions, write_scores
 from hf_mixup.glue.tables import check_delimiter, check_file
 from hf_mixup.glue.tasks import TASKS, Task, get_task
 from hf_mixup.glue.terminal import class_distribution, closing_lines, head_alone_differs, load_report_held_back
-from hf_mixup.glue.tokens import LENGTH, LONG_TEXTS, Encoder, length_sentence
+from hf_mixup.glue.tokens import LENGTH, LONG_TEXTS, Encoder, length_sentence, lengths_of
 from hf_mixup.glue.traps import (
     class_name_traps,
     missing_class_traps,
@@ -550,14 +550,17 @@ def run(
     tokenized: dict[str, Dataset] = {}
     lengths = {}
     with training_args.main_process_first(desc="dataset map pre-processing"):
-        for name, dataset in texts.items():
-            encoded = tokenize(dataset, encoder, name, data_args)
-            lengths[name] = encoded.with_format("numpy")[LENGTH][:]
-            tokenized[name] = encoded.remove_columns(LENGTH)
+        for name in limits:
+            tokenized[name] = tokenize(texts.pop(name), encoder, name, data_args)
+            lengths[name] = lengths_of(tokenized[name])
+            tokenized[name] = tokenized[name].remove_columns(LENGTH)
             if name in encoded_labels:
-                used_labels = encoded_labels[name][: limits[name]]
-                tokenized[name] = tokenized[name].add_column("label", used_labels)
+                used_labels = encoded_labels.pop(name)[: limits[name]]
+                # As an Arrow array, which is quick to take a fingerprint of.
+                tokenized[name] = tokenized[name].add_column("label", pa.array(used_labels))
                 log_class_distribution(used_labels, labels, name)
+    # What is mapped counts as memory: of the files only the rows to predict are looked at again.
+    splits = {name: splits[name] for name in predict_names}
     logger.info(length_sentence(lengths, max_seq_length, data_args.long_texts))
     train_dataset = tokenized[train_names[0]] if train_names else None
     if weights is not None:

@@ -119,9 +119,9 @@ def write_csv(tmp_path: Path) -> Callable[[str, str], str]:
 def run(tiny_bert_folder, tmp_path):
     """Run the script in this process; the output folder is `tmp_path / "out"` unless given."""
 
-    def call(*flags, model=tiny_bert_folder, out=tmp_path / "out"):
+    def call(*flags, model=tiny_bert_folder, out=tmp_path / "out", callbacks=()):
         argv = ["--model_name_or_path", str(model), "--output_dir", str(out), *SHORT, *(str(flag) for flag in flags)]
-        return run_glue_mixup.main(argv)
+        return run_glue_mixup.main(argv, callbacks)
 
     return call
 

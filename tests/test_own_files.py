@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
 
 from hf_mixup.errors import UsageError
 from hf_mixup.glue.tokens import Encoder
@@ -256,6 +257,22 @@ def test_tokens_that_are_cut_off_in_the_cache_are_not_used(run, rows, tmp_path, 
             run(*flags, model=tmp_path / "model", out=tmp_path / "other")
     run(*flags, "--overwrite_cache", model=tmp_path / "model", out=tmp_path / "other")
     assert len(pd.read_csv(tmp_path / "other" / "predictions.csv")) == 2500
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
+def test_the_texts_are_not_mapped_while_it_trains(run, rows, tmp_path):
+    seen = []
+
+    class Looks(TrainerCallback):
+        def on_train_begin(self, *states, **others):
+            seen.append(Path("/proc/self/maps").read_text())
+
+    cache = tmp_path / "cache"
+    files = ("--train_file", rows, "--validation_file", rows, "--test_file", rows, "--cache_dir", cache)
+    for steps, texts in ((["--do_eval"], False), (["--do_eval", "--do_predict"], True)):
+        run(*TRAIN, *steps, *files, out=tmp_path / str(texts), callbacks=[Looks()])
+        # What is predicted is compared with the labels of its file in the end.
+        assert (f"{cache}/hf_mixup/rows-" in seen.pop()) == texts
 
 
 def test_a_file_with_another_delimiter(run, rows, tmp_path):

@@ -6,17 +6,18 @@ import copy
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import dill
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from tokenizers import processors
 from transformers import ByT5Tokenizer
 
 from hf_mixup.errors import UsageError
-from hf_mixup.glue.tokens import LENGTH, Encoder, length_sentence
+from hf_mixup.glue.tokens import LENGTH, Encoder, length_sentence, lengths_of
 from tests.tiny import SENTENCES, bpe_tokenizer, wordpiece_tokenizer
 
 SHORT, LONG = 16, " ".join(SENTENCES)
@@ -207,13 +208,20 @@ def test_a_pickled_encoder_encodes_the_same(fast, columns, long_texts):
     assert dill.loads(dill.dumps(encoder))(PAIR) == wanted
 
 
-def test_map_takes_it_and_its_lengths_are_an_array():
+def test_map_takes_it_and_its_lengths_are_an_array(tmp_path):
     encoder = Encoder(wordpiece_tokenizer(), ("first", "second"), SHORT, False)
     rows = Dataset.from_dict(PAIR)
     encoded = rows.map(encoder, batched=True, batch_size=3, remove_columns=rows.column_names)
     assert encoded.column_names == ["input_ids", "token_type_ids", "attention_mask", LENGTH]
-    lengths = encoded.data.column(LENGTH).to_numpy()
-    np.testing.assert_array_equal(lengths, [len(ids) for ids in uncut(encoder.tokenizer, ("first", "second"))])
+    wanted = [len(ids) for ids in uncut(encoder.tokenizer, ("first", "second"))]
+    np.testing.assert_array_equal(lengths_of(encoded), wanted)
+    # The same of one file and of several, as --preprocessing_num_workers makes them.
+    encoded.save_to_disk(tmp_path)
+    mapped = Dataset.load_from_disk(tmp_path)
+    np.testing.assert_array_equal(lengths_of(mapped), wanted)
+    np.testing.assert_array_equal(lengths_of(concatenate_datasets([mapped, mapped])), wanted * 2)
+    if Path("/proc/self/maps").exists():
+        assert Path("/proc/self/maps").read_text().count(str(tmp_path)) == 1
 
 
 # ---- The sentence ----

@@ -133,10 +133,11 @@ def test_code_in_a_model_folder_runs_only_if_it_is_trusted(
 def test_names_in_the_data_never_become_paths(run, tmp_path):
     names = ["../outside", str(tmp_path / "absolute"), "a/b", "..", "C:\\x"]
     rows = labelled_sentences(names, 15)
-    file = write_csv(tmp_path / "names.csv", ("sentence", "label"), rows)
-    splits = ["--train_file", file, "--validation_file", file, "--test_file", file]
+    # In place of the train file of the fixture.
+    file = write_csv(tmp_path / "train.csv", ("sentence", "label"), rows)
+    splits = ["--validation_file", file, "--test_file", file]
     run(*TRAIN, *splits, "--do_eval", "--do_predict", "--mixup_method", "amplify", "--save_strategy", "no")
-    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"train.csv", "names.csv", "out"}
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"train.csv", "out"}
     assert all(Path(name).parent == Path("out") for name in made)
     assert "out/predict_results_None.txt" in made
 

@@ -175,8 +175,6 @@ def test_two_processes_stop_together_and_resume_from_the_newest_whole_checkpoint
 @pytest.mark.slow
 def test_where_one_of_two_processes_fails_both_end_with_a_sentence(tmp_path, flags):
     """Started by nobody who would look after them: none waits for the other one until a time limit ends it."""
-    rows = labelled_sentences(["red", "green", "blue"], 36)
-    other = write_csv(tmp_path / "other.csv", ("sentence", "label"), rows)
     cases = {
         "kill 0": {"rank": 0, "fault": "kill"},
         "kill 1": {"rank": 1, "fault": "kill"},
@@ -184,7 +182,7 @@ def test_where_one_of_two_processes_fails_both_end_with_a_sentence(tmp_path, fla
         "disk 1": {"rank": 1, "fault": "disk"},
         "other seed": {"rank": 1, "fault": ["--seed", "1"]},
         "other steps": {"rank": 1, "fault": ["--do_eval", "--validation_split", "0.2"]},
-        "other data": {"rank": 1, "fault": ["--train_file", other]},
+        "other data": {"rank": 1, "fault": ["--max_train_samples", "36"]},
         "nothing": {"rank": 1, "fault": None},
     }
     (tmp_path / "cases.json").write_text(json.dumps(cases))

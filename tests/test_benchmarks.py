@@ -1,6 +1,7 @@
 """The benchmarks on tiny models: what they count, what they aim at, and what the figures draw."""
 
 import argparse
+import csv
 import importlib
 import json
 import subprocess
@@ -136,6 +137,53 @@ def test_the_figures_draw_what_was_measured():
     run |= {"ratio_median": 1.005, "ratio_interval_95": [1.0, 1.015]}
     drawn = [[float(x) for x in line.get_xdata()] for line in performance.figure_of_ratios([run]).axes[0].lines]
     assert [1.005] in drawn and [1.02] in drawn
+
+
+def large_file_lines():
+    """Three rounds of runs: the CPU seconds of stock are a hundredth of the rows, its peak one MB for each."""
+    for rows in (100_000, 400_000):
+        for state in ("cold", "warm"):
+            for side, factor in (("stock", 1.0), ("hf_mixup", 0.5)):
+                for number, off in enumerate((-1, 0, 5), start=1):
+                    names = ("seconds", "cpu_seconds", "peak_mib", "anonymous_mib")
+                    values = (rows / 50, rows / 100, rows * 1e6 / 2**20, rows / 10)
+                    measured = {name: factor * value + off for name, value in zip(names, values, strict=True)}
+                    yield {"rows": rows, "state": state, "side": side, "round": number, **measured}
+
+
+def test_large_files_are_drawn_and_told_by_the_medians_of_their_rounds():
+    lines = list(large_file_lines())
+    curves = (curve.get_ydata() for axes in performance.figure_of_large_files(lines).axes for curve in axes.lines)
+    drawn = [list(curve) for curve in curves if len(curve)]
+    mib = [1e11 / 2**20, 4e11 / 2**20]
+    assert drawn == [[1000, 4000], [500, 2000], pytest.approx(mib), pytest.approx([half / 2 for half in mib])] * 2
+    rows = performance._large_files(lines).splitlines()
+    assert rows[2] == "| 100,000 | cold | 3 | 1000.0 | 0.500 | 2000.0 | 0.500 | 95367 | 47684 | 10000 | 5000 |"
+    assert len(rows) == 2 + 4
+    words = " ".join(performance._large_files_head(lines).split())
+    assert "the peak at 400,000 rows is 150000 MB above that at 100,000, of stock 300000 MB" in words
+    assert "takes -500.0 CPU seconds compared with stock at 100,000 rows, and -2000.0 at 400,000" in words
+
+
+def test_the_rows_of_a_large_file(step_time, tmp_path):
+    large_files = importlib.import_module("large_files")
+    large_files.write_rows(tmp_path / "a.csv", 7, ["moon", "film"])
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["0", "1", "0", "1", "0", "1", "0"]
+    assert all(len(words := row["sentence"].split()) == 8 and {*words} <= {"moon", "film"} for row in rows)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_large_files_runs(tmp_path, tiny_bert_folder):
+    # The script itself in place of stock's.
+    command = [sys.executable, ROOT / "benchmarks" / "large_files.py", "--stock", ROOT / "run_glue_mixup.py"]
+    command += ["--rows", "60", "--model", tiny_bert_folder, "--output", "out.jsonl"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=280)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    runs = [(line["state"], line["side"]) for line in lines]
+    assert runs == [(state, side) for state in ("cold", "warm") for side in ("stock", "hf_mixup")]
+    assert all(line["peak_mib"] > 100 and line["cpu_seconds"] > 1 for line in lines)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,15 @@ class Split:
     @property
     def columns(self) -> list[str]:
         """The names of the columns in their order."""
-        return list(self.data.column_names)
+        return list(self._places)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The position of each column, of which there may be thousands."""
+        return {name: place for place, name in enumerate(self.data.column_names)}
 
     def __contains__(self, column: str) -> bool:
-        return column in self.data.column_names
+        return column in self._places
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +77,7 @@ class Split:
 
     def arrays(self, column: str) -> Iterator[pa.Array]:
         """A column as it is in its table, some thousands of values at a time."""
-        chunks = self.data.data.column(column).chunks
+        chunks = self.data.data.column(self._places[column]).chunks
         if self.is_whole:
             yield from chunks
             return

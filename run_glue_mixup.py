@@ -48,6 +48,7 @@ from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_mixup.errors import UsageError, as_one_line, cut, first_line, listed, path_sentence, quoted
 from hf_mixup.glue.arguments import parse_arguments, split_names
+from hf_mixup.glue.cells import Reading, row_weights
 from hf_mixup.glue.faults import fault_sentence, is_of_another_process, tell, watch_the_background
 from hf_mixup.glue.folders import (
     check_model_folder,
@@ -55,7 +56,7 @@ from hf_mixup.glue.folders import (
     find_checkpoint,
     longest_input,
 )
-from hf_mixup.glue.labels import Labels, Reading, infer_labels, labelled_rows, labels_of_model, row_weights
+from hf_mixup.glue.labels import Labels, infer_labels, labelled_rows, labels_of_model
 from hf_mixup.glue.loading import (
     Split,
     choose_text_columns,

@@ -8,21 +8,30 @@ row does not sum to 1, else probabilities; all else are classes.
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import ClassLabel
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from hf_mixup.errors import UsageError, cut, listed, quoted, repeated
+from hf_mixup.glue.cells import (
+    AS_THE_DATA_SAY,
+    INTEGER,
+    LARGEST_SCORE,
+    MISSING_WORDS,
+    Reading,
+    are_indicators,
+    bit,
+    is_empty,
+    is_number,
+    label_values,
+)
 from hf_mixup.glue.loading import Split, parse_float, require_column
 from hf_mixup.glue.tasks import Task
 from hf_mixup.shown import visible
@@ -33,32 +42,11 @@ _PROBLEM_TYPES = {
     "multi": "multi_label_classification",
     "soft": "single_label_classification",
 }
-# Python reads no whole number of more than 4300 digits.
-_INTEGER = re.compile(r"[+-]?\d{1,4000}")
-# What CSV files write for "no value"; among numbers such a word is a missing label and not a class of its own.
-_MISSING_WORDS = {"na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na"}
 _SUM_TOLERANCE = 1e-3
-# Models compute in single precision.
-_LARGEST_SCORE = torch.finfo(torch.float32).max
 _UNLABELLED = (
     "the label -1 stands for 'unlabelled' and is allowed in a test file only; drop such rows with --drop_unlabelled, "
     "or make it a class of its own with --extra_labels=-1"
 )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the label columns are read where the data alone do not say it.
-
-    Attributes:
-        delimiter: the characters between the classes of a row that has several, such as `|`.
-        is_regression: whether numbers are scores; None: those with a decimal point are.
-        extra: classes that the train rows need not have.
-    """
-
-    delimiter: str | None = None
-    is_regression: bool | None = None
-    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class Labels:
     columns: tuple[str, ...]
     ids: bool
     origin: str
-    reading: Reading = Reading()
+    reading: Reading = AS_THE_DATA_SAY
 
     def __post_init__(self) -> None:
         for name in self.data_names:
@@ -242,7 +230,7 @@ class Labels:
             return {}
         position = {name: index for index, name in enumerate(self.names)}
         order = [position[name] for name in self.data_names]
-        numbers = {word: int(word) for word in words if _INTEGER.fullmatch(word.strip())}
+        numbers = {word: int(word) for word in words if INTEGER.fullmatch(word.strip())}
         return {word: order[number] for word, number in numbers.items() if 0 <= number < len(order)}
 
     @property
@@ -259,7 +247,7 @@ class Labels:
         if word.strip() == "-1":
             return _UNLABELLED
         number = parse_float(word)
-        if number is not None and math.isfinite(number) and not _INTEGER.fullmatch(word.strip()):
+        if number is not None and math.isfinite(number) and not INTEGER.fullmatch(word.strip()):
             what = f"the label {cut(word)} is a fraction where a class is needed, one of {listed(self.data_names)}"
             if number.is_integer():
                 # So pandas writes whole numbers where a cell of their column is empty.
@@ -288,10 +276,10 @@ class Labels:
             raise UsageError(
                 f"{split.row_name(row)}: the label {quoted(value)} should be a number, this is a regression"
             )
-        if not -_LARGEST_SCORE <= score <= _LARGEST_SCORE:
+        if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
             raise UsageError(
                 f"{split.row_name(row)}: the label {cut(str(value))} is not a finite number in single precision, "
-                f"which ends at {_LARGEST_SCORE:.4g}; correct it or drop the row"
+                f"which ends at {LARGEST_SCORE:.4g}; correct it or drop the row"
             )
         # The one GLUE task with scores has them from 0 to 5, and marks the rows of its test set with -1.
         if self.ids and score == -1:
@@ -319,12 +307,12 @@ class Labels:
             for column, value in zip(self.columns, values, strict=True):
                 if str(value) == "-1":
                     raise UsageError(f"{split.row_name(row)}: {_UNLABELLED}")
-                if _bit(value) is None:
+                if bit(value) is None:
                     raise UsageError(
                         f"{split.row_name(row)}: the label {quoted(value)} in column {quoted(column)} should be 0 or "
                         "1, as in the other rows"
                     )
-        return self._in_order([list(map(_bit, row)) for row in zip(*columns, strict=True)])
+        return self._in_order([list(map(bit, row)) for row in zip(*columns, strict=True)])
 
     def _in_order(self, rows: list[list[float]]) -> list[list[float]]:
         """Numbers for the classes as the data have them, in the order of the model's outputs."""
@@ -334,7 +322,7 @@ class Labels:
 
 
 def infer_labels(
-    train: Split, label_columns: tuple[str, ...], task: Task | None, reading: Reading = Reading()
+    train: Split, label_columns: tuple[str, ...], task: Task | None, reading: Reading = AS_THE_DATA_SAY
 ) -> Labels:
     """Find out kind and classes of the labels from the task and the train split.
 
@@ -405,7 +393,7 @@ def task_labels(task: Task, label_columns: tuple[str, ...]) -> Labels:
 
 
 def labels_of_model(
-    config: PreTrainedConfig, label_columns: tuple[str, ...], task: Task | None, reading: Reading = Reading()
+    config: PreTrainedConfig, label_columns: tuple[str, ...], task: Task | None, reading: Reading = AS_THE_DATA_SAY
 ) -> Labels:
     """Take the labels from a trained model, for evaluation or prediction without a train split.
 
@@ -469,12 +457,12 @@ def _labels_from_values(train: Split, label_columns: tuple[str, ...], reading: R
         return Labels("multi", names, names, label_columns, False, origin, reading)
     if reading.is_regression:
         for row, value in enumerate(values):
-            if not _is_number(value) and not (isinstance(value, str) and parse_float(value) is not None):
+            if not is_number(value) and not (isinstance(value, str) and parse_float(value) is not None):
                 raise UsageError(
                     f"{train.row_name(row)}: the label {quoted(value)} should be a number for --do_regression true"
                 )
     are_scores = reading.is_regression is None and any(isinstance(value, float) for value in values)
-    if reading.is_regression or (are_scores and all(map(_is_number, values))):
+    if reading.is_regression or (are_scores and all(map(is_number, values))):
         return Labels("regression", (), (), label_columns, False, origin, reading)
     names = _sorted_names(values, train, reading.extra)
     if len(names) < 2:
@@ -484,59 +472,11 @@ def _labels_from_values(train: Split, label_columns: tuple[str, ...], reading: R
     return Labels("single", names, names, label_columns, False, origin, reading)
 
 
-def label_values(split: Split, column: str, reading: Reading = Reading()) -> list[Any]:
-    """Return the labels of a column as numbers, names or lists, checked to be complete.
-
-    The cells of a CSV file are all text: a column of whole numbers becomes ints, of numbers floats, of lists in square
-    brackets lists; any other column stays text.
-
-    Args:
-        split: the rows.
-        column: the column.
-        reading: with a delimiter, texts become lists of classes; where numbers are no scores, 1.0 becomes 1.
-
-    Raises:
-        UsageError: if a label is missing; the sentence names the row.
-    """
-    values = split.values(column)
-    for row, value in enumerate(values):
-        if _is_empty(value):
-            raise UsageError(
-                f"{split.row_name(row)} has no label in column {quoted(column)}; fill it in, drop the row, or drop "
-                "all such rows with --drop_unlabelled"
-            )
-    if reading.delimiter is not None:
-        return _divided(values, split, reading.delimiter)
-    values = _typed(values, split) if split.kind == "csv" else values
-    if reading.is_regression is False:
-        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
-    return values
-
-
-def _divided(values: list[Any], split: Split, delimiter: str) -> list[list[Any]]:
-    """Divide texts at a delimiter; classes that are all whole numbers become ints."""
-    rows = []
-    for row, value in enumerate(values):
-        words = [word.strip() for word in value.split(delimiter)] if isinstance(value, str) else None
-        if words is None:
-            raise UsageError(
-                f"{split.row_name(row)}: the label {quoted(value)} is no text that --label_delimiter can divide"
-            )
-        if not all(words):
-            raise UsageError(
-                f"{split.row_name(row)}: the label {quoted(value)} has nothing on one side of {quoted(delimiter)}; "
-                "correct it"
-            )
-        rows.append(words)
-    are_numbers = all(_INTEGER.fullmatch(word) for words in rows for word in words)
-    return [[int(word) for word in words] for words in rows] if are_numbers else rows
-
-
 def labelled_rows(
     split: Split,
     label_columns: Sequence[str],
     task: Task | None,
-    reading: Reading = Reading(),
+    reading: Reading = AS_THE_DATA_SAY,
     labels: Labels | None = None,
 ) -> NDArray[np.int64]:
     """Find the rows that have a label: those where it is neither -1 (also as a list of classes) nor empty.
@@ -573,75 +513,17 @@ def labelled_rows(
 
 def _labelled(values: list[Any], is_class: bool, are_scores: bool | None) -> NDArray[np.bool_]:
     words = [str(value).strip().lower() for value in values]
-    empty = np.array([_is_empty(value) for value in values], dtype=bool)
-    missing = empty | np.array([word in _MISSING_WORDS for word in words], dtype=bool)
+    empty = np.array([is_empty(value) for value in values], dtype=bool)
+    missing = empty | np.array([word in MISSING_WORDS for word in words], dtype=bool)
     numbers = [parse_float(word) for word in words]
     others = [number for number, is_missing in zip(numbers, missing, strict=True) if not is_missing]
     if others and None not in others:
         empty = missing
     if are_scores is None:
-        are_scores = None not in others and not all(map(_INTEGER.fullmatch, np.array(words)[~missing]))
+        are_scores = None not in others and not all(map(INTEGER.fullmatch, np.array(words)[~missing]))
     if is_class or (are_scores and any(number != -1 for number in others)):
         return ~empty
     return ~empty & np.array([parse_float(word.strip("[]")) != -1 for word in words], dtype=bool)
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _typed(cells: list[str], split: Split) -> list[Any]:
-    if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
-        return [_list_of(cell, split, row) for row, cell in enumerate(cells)]
-    if all(_INTEGER.fullmatch(cell.strip()) for cell in cells):
-        return [int(cell) for cell in cells]
-    is_word = [cell.strip().lower() in _MISSING_WORDS for cell in cells]
-    others = [parse_float(cell) for cell, word in zip(cells, is_word, strict=True) if not word]
-    if None in others or not others:
-        return cells
-    if any(is_word):
-        row = is_word.index(True)
-        raise UsageError(
-            f"{split.row_name(row)}: the label {quoted(cells[row])} is not a number, but the others are; drop the "
-            "row, or drop all such rows with --drop_unlabelled"
-        )
-    return others
-
-
-def row_weights(split: Split, column: str) -> NDArray[np.float32]:
-    """Read the weight of each row in the loss, `[rows]`.
-
-    Raises:
-        UsageError: if the column does not exist, a weight is no number of at least 0 (the sentence names the row), or
-            all are 0.
-    """
-    require_column(split, column, "weight column", "--weight_column_name")
-    distinct, positions = split.distinct([column])
-    weights = []
-    for row, value in enumerate(distinct.values(column)):
-        number = parse_float(value) if isinstance(value, str) else value
-        if not _is_number(number) or not 0 <= number <= _LARGEST_SCORE:
-            raise UsageError(
-                f"{distinct.row_name(row)}: the weight {quoted(value)} in column {quoted(column)} should be a finite "
-                "number of at least 0"
-            )
-        weights.append(number)
-    if not any(weights):
-        raise UsageError(
-            f"{split.source} has the weight 0 in column {quoted(column)} in all rows to train on; give some of them a "
-            "weight above 0"
-        )
-    return np.array(weights, dtype=np.float32)[positions]
-
-
-def _list_of(cell: str, split: Split, row: int) -> list[Any]:
-    try:
-        # Python's own way to write a list, which is what pandas leaves in a CSV file, covers JSON's for these lists.
-        return ast.literal_eval(cell)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise UsageError(
-            f'{split.row_name(row)}: the label {cut(cell)} should be a list such as ["red", "round"] or [0, 2]'
-        ) from error
 
 
 def _sorted_names(values: Sequence[Any], split: Split, extra: Sequence[str]) -> tuple[str, ...]:
@@ -655,7 +537,7 @@ def _sorted_names(values: Sequence[Any], split: Split, extra: Sequence[str]) -> 
         words = [word for kind, word in ((str, "names"), (int, "numbers"), (bool, "true or false")) if kind in kinds]
         raise UsageError(f"{split.source} has both {' and '.join(words)} as labels; write them all in one way")
     classes = set(values)
-    if kinds == {int} and all(_INTEGER.fullmatch(name) for name in extra):
+    if kinds == {int} and all(INTEGER.fullmatch(name) for name in extra):
         classes.update(map(int, extra))
     elif extra and kinds - {str}:
         raise UsageError(
@@ -667,30 +549,9 @@ def _sorted_names(values: Sequence[Any], split: Split, extra: Sequence[str]) -> 
     return tuple(str(value) for value in sorted(classes))
 
 
-def are_indicators(rows: Sequence[Sequence[Any]], size: int) -> bool:
-    """Whether lists of labels have a 0 or 1 for each class, in place of the names or ids of the row's classes.
-
-    Example:
-        >>> are_indicators([[0, 1, 1], [0, 0, 0]], 3), are_indicators([[0, 2], [1]], 3)
-        (True, False)
-    """
-    return size > 1 and all(len(row) == size and all(map(_is_bit, row)) for row in rows)
-
-
-def _is_bit(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value in (0, 1)
-
-
-def _bit(value: Any) -> float | None:
-    """The 0 or 1 that a cell holds, also as true or false."""
-    if isinstance(value, str):
-        return {"true": 1.0, "false": 0.0}.get(value.strip().lower())
-    return float(value) if _is_bit(value) else None
-
-
 def _are_bits(split: Split, columns: Sequence[str]) -> bool:
     """Whether columns hold 0 and 1 alone, and are no probabilities of which one is 1 in each row."""
-    rows = [list(map(_bit, row)) for row in zip(*(label_values(split, column) for column in columns), strict=True)]
+    rows = [list(map(bit, row)) for row in zip(*(label_values(split, column) for column in columns), strict=True)]
     return all(None not in row for row in rows) and any(sum(row) != 1 for row in rows)
 
 
@@ -708,11 +569,11 @@ def _positions(names: Sequence[str], words: Iterable[str]) -> dict[str, int]:
     exact = {name: index for index, name in enumerate(names)}
     same: dict[int, list[int]] = {}
     for index, name in enumerate(names):
-        if _INTEGER.fullmatch(name.strip()):
+        if INTEGER.fullmatch(name.strip()):
             same.setdefault(int(name), []).append(index)
     found = {}
     for word in words:
-        alike = same.get(int(word), []) if _INTEGER.fullmatch(word.strip()) else []
+        alike = same.get(int(word), []) if INTEGER.fullmatch(word.strip()) else []
         if word in exact:
             found[word] = exact[word]
         elif len(alike) == 1:
@@ -732,7 +593,3 @@ def _paired(names: Sequence[str], others: Sequence[str]) -> dict[str, int] | Non
         if len(position) == len(others) and sorted(position) == sorted(map(spelled, names)):
             return {name: position[spelled(name)] for name in names}
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -85,8 +85,9 @@ class Split:
         for start in range(0, len(self), _BATCH):
             positions = np.asarray(self.rows[start : start + _BATCH]) - 1
             places = np.searchsorted(ends, positions, side="right") - 1
-            found = [chunks[place].take(pa.array((positions - ends[place])[places == place])) for place in set(places)]
-            order = np.concatenate([np.flatnonzero(places == place) for place in set(places)])
+            used = np.unique(places)
+            found = [chunks[place].take(pa.array((positions - ends[place])[places == place])) for place in used]
+            order = np.concatenate([np.flatnonzero(places == place) for place in used])
             yield pa.concat_arrays(found).take(pa.array(np.argsort(order)))
 
     def decoded(self, column: str, array: pa.Array) -> list[Any]:

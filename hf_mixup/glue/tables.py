@@ -109,7 +109,7 @@ def read_file(path: str, delimiter: str | None = None, cache_dir: str | None = N
     """
     try:
         state = _state(path)
-        place = cache_file("rows", json.dumps([_VERSION, delimiter, os.path.abspath(path), *state]), cache_dir)
+        place = _cache_file(json.dumps([_VERSION, delimiter, os.path.abspath(path), *state]), cache_dir)
         if not _is_whole(place):
             with _new_file(place) as file:
                 _write(_READERS[kind_of(path)](path, delimiter), file, path)
@@ -144,23 +144,14 @@ def _is_whole(place: Path) -> bool:
         return False
 
 
-def cache_file(name: str, key: str, cache_dir: str | None) -> Path:
-    """Return the place in the cache of `datasets` for what the key describes; its folder exists.
-
-    Args:
-        name: the beginning of the file's name.
-        key: describes all that decides about the content.
-        cache_dir: the folder of the cache; default: `HF_DATASETS_CACHE`.
-
-    Raises:
-        UsageError: the folder cannot be made.
-    """
+def _cache_file(key: str, cache_dir: str | None) -> Path:
+    """The place in the cache for the table that the key describes; its folder exists."""
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE, "hf_mixup")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_cache(folder, error) from error
-    return folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
+    return folder / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
 
 
 def _no_cache(folder: Path, error: OSError) -> Exception:

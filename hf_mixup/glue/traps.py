@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hf_mixup.errors import cut, listed, quoted
-from hf_mixup.glue.labels import Labels, label_values
+from hf_mixup.glue.cells import label_values
+from hf_mixup.glue.labels import Labels
 from hf_mixup.glue.loading import Split, parse_float, text_columns
 
 # A few rows may differ from the others: an empty date, a note in place of an address.

@@ -83,7 +83,7 @@ def test_scores_have_all_digits(tmp_path):
     assert [float(row[1]) for row in rows] == [float(score) for score in scores[:, 0]]
 
 
-# Short, so that drawn names are often alike but for a mark.
+# Short, so that drawn names often differ in one mark only.
 NAMES = st.text(st.sampled_from("=+-@＝＋－＠'\" ,;1aé|\u3000"), min_size=1, max_size=4)
 
 

@@ -7,7 +7,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import BertConfig
 
 from hf_mixup.errors import UsageError
-from hf_mixup.glue.labels import Reading, infer_labels, labelled_rows, labels_of_model, row_weights
+from hf_mixup.glue.cells import Reading, row_weights
+from hf_mixup.glue.labels import infer_labels, labelled_rows, labels_of_model
 from hf_mixup.glue.loading import Split
 from hf_mixup.glue.tasks import get_task
 from tests.data_files import split_of

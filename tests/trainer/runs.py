@@ -1,5 +1,6 @@
 """Whole small training runs, for the tests to compare."""
 
+from torch import nn
 from transformers import TrainingArguments
 
 from hf_mixup import MixupTrainer, MixupTrainerMixin, MixupTrainingArguments
@@ -13,6 +14,16 @@ CHECKPOINTING = next(
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in TrainingArguments.__dataclass_fields__
 )
+
+
+class ByTheDocs(MixupTrainer):
+    """Computes the loss by itself, as the documentation of transformers does: pops the labels and calls the model."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = nn.functional.cross_entropy(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
 
 
 def train(

@@ -8,19 +8,9 @@ from transformers import Trainer
 
 from hf_mixup import MixupTrainer, MixupTrainerMixin
 from tests.tiny import same_weights, tiny_dataset, tiny_model, wordpiece_tokenizer
-from tests.trainer.runs import STRONG, logged, train
+from tests.trainer.runs import STRONG, ByTheDocs, logged, train
 
 SGD = {"optim": "sgd", "learning_rate": 0.05}
-
-
-class ByTheDocs(MixupTrainer):
-    """As the documentation of transformers shows it: pops the labels and calls the model."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = nn.functional.cross_entropy(outputs.logits, labels)
-        return (loss, outputs) if return_outputs else loss
 
 
 class WithoutPlan(MixupTrainer):

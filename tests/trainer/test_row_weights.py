@@ -12,7 +12,7 @@ from hf_mixup.methods import Mixup
 from hf_mixup.mixing import StepKey
 from tests.modeling import reference
 from tests.tiny import same_weights, tiny_dataset, tiny_model, wordpiece_tokenizer
-from tests.trainer.runs import STRONG, logged, train
+from tests.trainer.runs import STRONG, ByTheDocs, logged, train
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 ROWS, STEPS, RATE = 8, 3, 0.1
@@ -297,16 +297,6 @@ def test_a_collator_that_leaves_the_weights_out_is_refused(tmp_path):
             trainer_options={"data_collator": collate},
             max_steps=1,
         )
-
-
-class ByTheDocs(MixupTrainer):
-    """Computes the loss by itself, as the documentation of transformers does."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = nn.functional.cross_entropy(outputs.logits, labels)
-        return (loss, outputs) if return_outputs else loss
 
 
 class Doubled(MixupTrainer):
